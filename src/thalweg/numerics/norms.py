@@ -29,13 +29,14 @@ class Norms:
     each: Tensor
 
 
-def norms(tensors: Iterable[Tensor]) -> Norms:
+def norms(tensors: Iterable[Tensor], *, like: Sequence[Tensor] | None = None) -> Norms:
     """L2 norm of each tensor and of all of them together.
 
         each_i = ‖t_i‖₂,   total = (Σ_i each_i²)^½
 
     Args:
         tensors: any shapes, devices and floating or complex dtypes; sparse COO allowed.
+        like: for local shards, the sharded tensors whose layout they have; default themselves.
 
     Returns:
         Norms with float32 entries (float64 if any input is double); zero-size tensors count 0.
@@ -50,13 +51,13 @@ def norms(tensors: Iterable[Tensor]) -> Norms:
     tensors = list(tensors)
     if not tensors:
         return Norms(torch.zeros(()), torch.zeros(0))
-    each = _each(tensors)
+    each = _each(tensors, tensors if like is None else like)
     return Norms(torch.linalg.vector_norm(each), each)
 
 
-def _each(tensors: Sequence[Tensor]) -> Tensor:
+def _each(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
     """Norm of each tensor, (n,): grouped by dtype and device so that each group is one launch."""
-    sharded = [i for i, t in enumerate(tensors) if hasattr(t, "device_mesh")]
+    sharded = [i for i, t in enumerate(like) if hasattr(t, "device_mesh")]
     groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     flat = [_dense(t) for t in tensors]
     for i, t in enumerate(flat):
@@ -69,7 +70,7 @@ def _each(tensors: Sequence[Tensor]) -> Tensor:
         values = torch.stack(_group([flat[i] for i in indices])).to(each)
         each[indices] = values
     if sharded:
-        _reduce_over_meshes(tensors, sharded, each)
+        _reduce_over_meshes(like, sharded, each)
     return each
 
 
@@ -87,7 +88,7 @@ def _group(tensors: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(tensors, 2.0, dtype=torch.float32 if low else None))
 
 
-def _reduce_over_meshes(tensors: Sequence[Tensor], sharded: list[int], each: Tensor) -> None:
+def _reduce_over_meshes(like: Sequence[Tensor], sharded: list[int], each: Tensor) -> None:
     """Turns local norms into global ones, in place.
 
     A dimension over which a tensor is replicated holds equal copies: their squares are divided by
@@ -97,10 +98,10 @@ def _reduce_over_meshes(tensors: Sequence[Tensor], sharded: list[int], each: Ten
 
     by_mesh: dict[object, list[int]] = {}
     for i in sharded:
-        by_mesh.setdefault(tensors[i].device_mesh, []).append(i)  # pyright: ignore[reportAttributeAccessIssue]
+        by_mesh.setdefault(like[i].device_mesh, []).append(i)  # pyright: ignore[reportAttributeAccessIssue]
     for mesh, indices in by_mesh.items():
         copies = [
-            _product(mesh.size(d) for d, p in enumerate(tensors[i].placements) if p.is_replicate())  # pyright: ignore
+            _product(mesh.size(d) for d, p in enumerate(like[i].placements) if p.is_replicate())  # pyright: ignore
             for i in indices
         ]
         squares = each[indices] ** 2 / torch.tensor(copies, dtype=each.dtype, device=each.device)

@@ -1,0 +1,143 @@
+"""A time budget instead of an interval: which measurements the next step can afford.
+
+The clock of the training is split in two: *bare* seconds, in which the script worked, and *spent*
+seconds, in which the recorder did. Recording may spend ``fraction`` of the bare time. What every
+step costs (hooks, writing) comes off the top; the rest is shared among the units of work, each
+priced by its own last runs, and a unit runs when its share covers its price.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Budget"]
+
+
+@dataclass
+class _Unit:
+    weight: float
+    cost: float  # in steps; the prior for the first price
+    price: float | None = None  # seconds, once it has run
+    spent: float = 0.0
+    runs: int = 0
+
+
+@dataclass
+class Budget:
+    """Account of one recording.
+
+    Attributes:
+        fraction: share of the bare time that recording may take, > 0.
+        bare_s: seconds in which the script worked, so far.
+        common_s: seconds spent that belong to no unit.
+        setup_s: seconds spent once, before the first step; in neither account.
+        steps: steps of the training, so far.
+
+    Example:
+        >>> budget = Budget(fraction=0.05)
+        >>> budget.add("norms")
+        >>> budget.affords("norms")  # the first run prices it
+        True
+        >>> budget.charge("norms", 0.010)
+        >>> budget.pass_step(0.1)
+        >>> budget.affords("norms")
+        False
+    """
+
+    fraction: float
+    bare_s: float = 0.0
+    common_s: float = 0.0
+    setup_s: float = 0.0
+    steps: int = 0
+    _units: dict[str, _Unit] = field(default_factory=dict)
+    _weights: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < float("inf"):
+            raise ValueError(
+                f"overhead must be a positive fraction of step time, such as 0.05; "
+                f"got {self.fraction}"
+            )
+
+    def add(self, unit: str, *, weight: float = 1.0, cost: float = 0.0) -> None:
+        """Adds a unit of work.
+
+        Args:
+            unit: its name.
+            weight: its share of the budget relative to the other units.
+            cost: what its first run is likely to cost, in training steps; 0: try it and see.
+        """
+        self._units[unit] = _Unit(weight, cost)
+        self._weights = sum(u.weight for u in self._units.values())
+
+    def remove(self, unit: str) -> None:
+        """Drops a unit that cannot run here; its share goes to the others."""
+        self._units.pop(unit, None)
+        self._weights = sum(u.weight for u in self._units.values())
+
+    def pass_step(self, bare_s: float) -> None:
+        """Books one step of the training."""
+        self.bare_s += bare_s
+        self.steps += 1
+
+    def charge(self, unit: str, seconds: float) -> None:
+        """Books one run of a unit. Its price is the mean of this run and the price before."""
+        u = self._units.get(unit)
+        if u is None:  # removed, or the work of every step
+            self.common_s += seconds
+            return
+        u.spent += seconds
+        u.runs += 1
+        # The first run pays for warming up (allocations, lazy imports), the second does not.
+        u.price = seconds if u.price is None or u.runs == 2 else 0.5 * (u.price + seconds)
+
+    def affords(self, unit: str) -> bool:
+        """Whether the unit's share of the budget covers one more run."""
+        u = self._units.get(unit)
+        if u is None:
+            return False
+        price = u.price
+        if price is None:
+            if u.cost == 0:
+                return True
+            if self.steps == 0:
+                return False
+            price = u.cost * self.bare_s / self.steps
+        share = u.weight / self._weights * (self.fraction * self.bare_s - self.common_s)
+        return u.spent + price <= share
+
+    def steps_until(self, unit: str) -> int:
+        """About how many steps it takes until the unit's share covers one more run, ≥ 1."""
+        u = self._units.get(unit)
+        if u is None or u.price is None or not self.steps or not self.bare_s:
+            return 1
+        share = u.weight / self._weights
+        missing = u.spent + u.price - share * (self.fraction * self.bare_s - self.common_s)
+        income = share * self.fraction * self.bare_s / self.steps
+        return max(1, min(100_000, round(missing / income)))
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that recording took, in all."""
+        return self.common_s + sum(u.spent for u in self._units.values())
+
+    @property
+    def achieved(self) -> float:
+        """Spent over bare time; nan before the first step."""
+        return self.spent_s / self.bare_s if self.bare_s > 0 else float("nan")
+
+    def report(self) -> dict[str, object]:
+        """The account, for the header: seconds in all and per unit."""
+        units = {
+            name: {"price_s": u.price, "runs": u.runs, "spent_s": u.spent}
+            for name, u in self._units.items()
+        }
+        return {
+            "budget": self.fraction,
+            "achieved": self.achieved,
+            "bare_s": self.bare_s,
+            "spent_s": self.spent_s,
+            "setup_s": self.setup_s,
+            "every_step_s": self.common_s / self.steps if self.steps else None,
+            "units": units,
+        }

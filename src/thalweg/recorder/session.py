@@ -1,0 +1,611 @@
+"""The recorder of one process: hears of every step, measures what the budget allows, writes it.
+
+A step passes ``after_backward`` → ``before_step`` → ``after_step``. Between records each costs a
+few microseconds. After each step the budget decides what the next one will be measured for; the
+hooks, modes and copies that this needs exist only during that step. Nothing here changes a weight,
+a gradient, a buffer or the random state, and nothing here may raise into the training.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from thalweg.errors import ThalwegError
+from thalweg.recorder.activations import ActivationCapture
+from thalweg.recorder.attach import Attachment
+from thalweg.recorder.budget import Budget
+from thalweg.recorder.discovery import Discovery, is_compiled, labels, parameter_names, unwrapped
+from thalweg.recorder.loss_tape import LossClosure, LossTape
+from thalweg.recorder.plan import Plan
+from thalweg.recorder.scalars import Scalars
+from thalweg.recorder.snapshots import SketchWriter, SnapshotSchedule, SnapshotWriter
+from thalweg.recorder.store import Store
+from thalweg.recorder.tracked import Tracked
+from thalweg.recorder.validation import Evaluation
+
+__all__ = ["Session"]
+
+_live: weakref.WeakSet[Session] = weakref.WeakSet()
+_clock = time.perf_counter
+
+
+def _abandon_in_child() -> None:
+    """A forked child (a DataLoader worker, say) is no part of the training."""
+    for session in list(_live):
+        session.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_in_child)
+
+
+class Session:
+    """Records this process until ``close``.
+
+    Args:
+        store: where everything goes.
+        plan: which instruments.
+        overhead: share of step time that recording may take.
+        models: the models, if known; otherwise they are found.
+        optimizers: only these, if given; otherwise all that step.
+        snapshot_bytes: cap on the snapshots of this segment.
+
+    Attributes:
+        step: number of the last step, over all segments. A step that a gradient scaler skips
+            counts; with several optimizers, a new step begins when one of them steps again.
+        closure: the loss of a captured step, once there is one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        plan: Plan,
+        overhead: float,
+        models: Sequence[nn.Module] = (),
+        optimizers: Sequence[Optimizer] = (),
+        snapshot_bytes: int = 512 << 20,
+    ) -> None:
+        if _live:
+            raise ThalwegError(
+                "this process is being recorded already: close that recording first. A script run "
+                "by `thalweg record` needs no thalweg.record of its own"
+            )
+        self.step = store.first_step
+        self.closure: LossClosure | None = None
+        self._store, self._plan = store, plan
+        self._budget = Budget(overhead)
+        for unit in plan.units():
+            self._budget.add(unit)
+        self._models = [unwrapped(m) for m in models]
+        self._only = {id(o) for o in optimizers}
+        self._tracked: dict[int, Tracked] = {}
+        self._ignored: set[int] = set()
+        self._scalars = Scalars(store)
+        self._schedule = SnapshotSchedule(self.step)
+        self._snapshots = SnapshotWriter(
+            store.path, rank=store.rank, segment=store.segment, cap_bytes=snapshot_bytes
+        )
+        self._sketches = SketchWriter(store.path, rank=store.rank, segment=store.segment)
+
+        # What the step now under way is measured for.
+        self._norms_now = False
+        self._norms_s = 0.0
+        self._next_record = 0  # with sharded weights: the step that all ranks agreed on
+        self._sharded = False
+        self._activations: ActivationCapture | None = None
+        self._activations_now = False
+        self._tape: LossTape | None = None
+        self._tape_wanted = True
+
+        # The loss whose gradient the next step follows.
+        self._loss: Tensor | None = None
+        self._loss_used = True  # the next backward starts a new sum
+        self._backwards = 0
+        self._scaled: tuple[Tensor, Tensor] | None = None
+        self._in_step = False
+        self._evaluation, self._doubtful = Evaluation(), Evaluation()
+
+        self._step_end = _clock()
+        self._spent_at_end = 0.0
+        self._broken: set[str] = set()
+        self._closed = False
+        self._discovery: Discovery | None = Discovery()
+        self._roots: list[nn.Module] = []  # those among the models, or inside them, that are called
+        self._attachment = Attachment(self)
+        self._watchdog = _Watchdog(store)
+        _live.add(self)
+
+    # -- what the attachment tells -------------------------------------------------------------
+
+    def after_zero_grad(self) -> None:
+        """Backward passes before this do not count for the next step."""
+        if not self._in_step:  # inside, a closure clears them between its evaluations
+            self._loss_used = True
+        if self._tape is not None:
+            self._tape.forget()
+
+    def after_scale(self, scaled: Tensor, scale: Tensor) -> None:
+        """A gradient scaler multiplied a loss."""
+        self._scaled = (scaled, scale)
+
+    def after_backward(self, roots: Any, gradients: Any) -> None:
+        """Adds the root to the loss of this step; reads gradients before anyone clips them."""
+        start = _clock()
+        root = roots[0] if isinstance(roots, list | tuple) and len(roots) == 1 else roots
+        scaled, self._scaled = self._scaled, None
+        scale = scaled[1] if scaled is not None and scaled[0] is root else None
+        if self._doubtful:
+            self._doubtful.clear()  # a model that trains in eval mode
+        if self._in_step and not self._loss_used:
+            return  # a closure evaluated again inside one step (LBFGS): its first loss counts
+        if isinstance(root, Tensor) and root.numel() == 1 and gradients is None:
+            value = root.detach() if scale is None else root.detach() / scale
+            self._loss = value if self._loss_used or self._loss is None else self._loss + value
+            self._loss_used = False
+            self._backwards += 1
+        if self._tape is not None:
+            self._guarded("loss tape", lambda tape: tape.backward(root, scale), self._tape)
+        if self._norms_now and not self._in_step:
+            self._guarded("norms", self._read_preclip, scale)
+            self._norms_s += _clock() - start
+        else:
+            self._budget.common_s += _clock() - start
+
+    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        """Reads what must be read before the weights move."""
+        start = _clock()
+        tracked = self._tracked.get(id(optimizer))
+        if tracked is None:
+            if id(optimizer) in self._ignored:
+                return None
+            tracked = self._guarded("discovery", self._meet, optimizer)
+            # Done once, whatever the length of the training: no part of the price of a step.
+            self._budget.setup_s += _clock() - start
+            self._step_end += _clock() - start
+            start = _clock()
+            if tracked is None:
+                return None
+        self._in_step = True
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is not None:
+            self._loss_used = True  # the loss of this step is computed inside it
+        out = None
+        if self._norms_now:
+            self._guarded("norms", tracked.remember_weights)
+            if closure is None:
+                self._guarded("norms", self._read_gradients, tracked)
+            else:
+                out = self._watch_closure(tracked, closure, args, kwargs)
+            self._norms_s += _clock() - start
+        else:
+            self._budget.common_s += _clock() - start
+        return out
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Reads what the step did, decides what the next one is measured for."""
+        tracked = self._tracked.get(id(optimizer))
+        if tracked is not None and not self._closed:
+            self._finish(tracked, stepped=True)
+
+    def scaler_step(self, optimizer: Optimizer, step: Callable[[], Any]) -> Any:
+        """Notices steps that a gradient scaler skips because gradients are not finite."""
+        tracked = self._tracked.get(id(optimizer))
+        before = tracked.count if tracked else 0
+        out = step()
+        tracked = self._tracked.get(id(optimizer)) or self._guarded(
+            "discovery", self._meet, optimizer
+        )
+        if tracked is not None and tracked.count == before and not self._closed:
+            self._finish(tracked, stepped=False)
+        return out
+
+    def evaluated(self, loss: Tensor, args: tuple[Any, ...]) -> None:
+        """Keeps a loss computed without gradients, or by a model in eval mode, as validation."""
+        if not torch.is_grad_enabled():
+            evaluation = self._evaluation
+        elif self._models and not any(m.training for m in self._models):
+            evaluation = self._doubtful  # unless a backward follows
+        else:
+            return
+        if self._plan.wants("val_loss"):
+            target = args[1] if len(args) > 1 else None
+            samples = target.shape[0] if isinstance(target, Tensor) and target.ndim else 1
+            evaluation.add(loss.detach(), samples)
+
+    # -- the user's own figures ----------------------------------------------------------------
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Records figures of the user's own as ``user/<name>``.
+
+        Args:
+            values: name to number (or 0-d tensor).
+            step: default the present one.
+
+        Raises:
+            TypeError: if a value is not a number.
+        """
+        codes, numbers = [], []
+        for name, value in values.items():
+            try:
+                numbers.append(float(value))
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(
+                    f"run.log: {name!r} must be a number, got {type(value).__name__}"
+                ) from None
+            codes.append(self._store.series(f"user/{name}", ""))
+        if codes:
+            self._store.rows(self.step if step is None else int(step), codes, numbers)
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _meet(self, optimizer: Optimizer) -> Tracked | None:
+        """The first step of an optimizer: finds its model, names its parameters."""
+        params = [p for g in optimizer.param_groups for p in g["params"]]
+        known = {id(p) for t in self._tracked.values() for p in t.params}
+        # Not ours, or one that a wrapper (SAM, Lookahead, ZeRO) steps inside its own step.
+        inner = bool(known) and known.issuperset(map(id, params)) and self._in_step
+        if inner or (self._only and id(optimizer) not in self._only):
+            self._ignored.add(id(optimizer))
+            return None
+        if self._discovery is not None:
+            found = self._discovery.models(params)
+            self._roots += [m for m in found if all(m is not seen for seen in self._roots)]
+            inside = {id(m) for model in self._models for m in model.modules()}
+            self._models += [m for m in self._roots if id(m) not in inside]
+            if self._activations is not None:  # it watches the models known before
+                self._activations.close()
+                self._activations, self._activations_now = None, False
+        names = parameter_names(self._models, params)
+        tracked = Tracked(optimizer, len(self._tracked), names, self._store, self._plan)
+        first = not self._tracked
+        self._tracked[id(optimizer)] = tracked
+        self._sharded = self._sharded or tracked.sharded
+        for part, group in tracked.groups():
+            self._sketches.start(part, group)
+        if first:
+            self._norms_now = self._plan.norms  # the very first step is measured
+            self._write_snapshot()
+            if not self._models:
+                why = "no module that owns the optimizer's parameters was seen running"
+                self._store.event("unsupported", self.step, what="activations, loss", why=why)
+        self._store.describe(
+            optimizers=[t.describe() for t in self._tracked.values()],
+            models=[
+                _describe(m, label)
+                for m, label in zip(self._models, labels(self._models), strict=True)
+            ],
+        )
+        return tracked
+
+    def _read_preclip(self, scale: Tensor | None) -> None:
+        if self._plan.wants("grad_norm_preclip"):
+            for tracked in self._tracked.values():
+                tracked.read_preclip(scale)
+
+    def _read_gradients(self, tracked: Tracked) -> None:
+        if tracked.reshaped():
+            params = [p for g in tracked.optimizer.param_groups for p in g["params"]]
+            tracked.rebuild(parameter_names(self._models, params))
+            tracked.remember_weights()
+            self._store.event("param groups changed", self.step, optimizer=tracked.label)
+            self._store.describe(optimizers=[t.describe() for t in self._tracked.values()])
+        tracked.read_gradients()
+
+    def _watch_closure(
+        self, tracked: Tracked, closure: Callable[[], Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Reads gradients after the closure's first call inside the step."""
+        first = True
+
+        def watched(*a: Any, **k: Any) -> Any:
+            nonlocal first
+            out = closure(*a, **k)
+            if first:
+                first = False
+                start = _clock()
+                self._guarded("norms", self._read_gradients, tracked)
+                self._norms_s += _clock() - start
+            return out
+
+        if len(args) > 1:
+            return (args[0], watched, *args[2:]), kwargs
+        return args, {**kwargs, "closure": watched}
+
+    def _finish(self, tracked: Tracked, *, stepped: bool) -> None:
+        """One optimizer has stepped, or was kept from it by a gradient scaler."""
+        start = _clock()
+        self._in_step = False
+        tracked.count += 1
+        leads = tracked.count > self.step - self._store.first_step
+        if self._evaluation or self._doubtful:
+            self._write_validation()
+        if leads:
+            self.step += 1
+        at = self._store.elapsed()
+        # Optimizers that share one backward each get its loss; none gets the same one twice.
+        if self._loss is not None and tracked.backwards != self._backwards:
+            tracked.backwards = self._backwards
+            if self._plan.wants("loss"):
+                send = self._scalars.add_one
+                self._guarded("loss", send, self.step, at, tracked.loss_code, self._loss)
+        self._loss_used = True
+        for code, value in tracked.changed_learning_rates():
+            self._store.rows(self.step, [code], [value], at)
+        if not stepped or (self._norms_now and tracked.skipped_inside()):
+            tracked.forget()
+            codes = [c[0] for name, c in tracked.codes.items() if name != "weight_norm"]
+            nan, why = float("nan"), "skipped:non-finite gradients, the gradient scaler took no step"
+            rows = [nan] * len(codes), None, [why] * len(codes)
+            self._store.rows(self.step, codes, rows[0], at, *rows[1:])
+            self._store.event("skipped step", self.step, why="non-finite gradients (GradScaler)")
+        elif self._norms_now:
+            now = _clock()
+            self._guarded("norms", self._send_norms, tracked, at)
+            seconds, self._norms_s = self._norms_s + _clock() - now, 0.0
+            self._budget.charge("norms", seconds)
+            start += _clock() - now
+        self._budget.common_s += _clock() - start
+        if leads:
+            self._between_steps(at)
+
+    def _send_norms(self, tracked: Tracked, at: float) -> None:
+        self._scalars.add_record(self.step, at, tracked.finish(), tracked.codes)
+
+    def _between_steps(self, at: float) -> None:
+        """Closes the captures of the step that ended and plans the next."""
+        spent = self._budget.spent_s - self._spent_at_end
+        self._budget.pass_step(_clock() - self._step_end - spent)
+        if self._activations_now:
+            self._timed("activations", self._end_activations, at)
+        if self._tape is not None:
+            self._timed("loss tape", self._end_tape)
+        if self._discovery is not None and self.step - self._store.first_step >= 2:
+            self._discovery.close()
+            self._discovery = None
+        if self._schedule.next <= self.step and self._budget.affords("snapshots"):
+            self._timed("snapshots", self._write_snapshot)
+        if self._sketches.due(self.step) and self._budget.affords("sketches"):
+            self._timed("sketches", self._write_sketches, at)
+        start = _clock()
+        self._norms_now = self._plan.norms and "norms" not in self._broken and self._record_next()
+        if self._budget.affords("activations") and self._models:
+            self._guarded("activations", self._begin_activations)
+        if self._tape_wanted and self._roots and self.step - self._store.first_step >= 2:
+            self._tape_wanted = False
+            self._guarded("loss tape", self._begin_tape)
+        self._guarded("scalars", self._scalars.drain)
+        if self._store.stale():
+            self._store.flush()
+        self._step_end = _clock()
+        self._budget.common_s += self._step_end - start
+        self._spent_at_end = self._budget.spent_s
+
+    def _record_next(self) -> bool:
+        if not self._sharded:
+            return self._budget.affords("norms")
+        # Norms of sharded weights are collective: every rank must take them on the same step, so
+        # the next one is agreed on at each record and no rank measures in between.
+        if self.step >= self._next_record:
+            self._next_record = self.step + _largest(self._budget.steps_until("norms"))
+        return self.step + 1 >= self._next_record
+
+    def _write_validation(self) -> None:
+        evaluation = self._evaluation if self._evaluation else self._doubtful
+        mean, error = evaluation.result()
+        self._doubtful.clear()
+        code = self._store.series("val_loss", "")
+        self._store.rows(self.step, [code], [mean], None, [error])
+
+    # -- captures of one step ------------------------------------------------------------------
+
+    def _begin_activations(self) -> None:
+        if is_compiled(self._models):
+            self._unsupported("torch.compile: module hooks do not fire in compiled code")
+            return
+        if self._activations is None:
+            self._activations = ActivationCapture(
+                self._models,
+                self._store.series,
+                rms=self._plan.wants("activation_rms"),
+                dormant=self._plan.wants("dormant_fraction"),
+            )
+        self._activations_now = True
+        self._activations.open()
+
+    def _end_activations(self, at: float) -> None:
+        self._activations_now = False
+        capture = self._activations
+        if capture is None:
+            return
+        capture.close()
+        self._budget.charge("activations", capture.seconds)
+        if capture.values:
+            self._scalars.add_many(self.step, at, capture.codes, capture.values)
+        elif capture.fired == 0:
+            self._unsupported("module hooks did not fire; is the model compiled or scripted?")
+
+    def _begin_tape(self) -> None:
+        why = None
+        if is_compiled(self._models):
+            why = "torch.compile: the loss of compiled code cannot be captured"
+        elif self._sharded:
+            why = "sharded weights: evaluating the loss again would need every rank"
+        if why is not None:
+            self._store.describe(loss_closure=f"unsupported:{why}")
+            return
+        self._tape = LossTape(self._roots)
+        self._tape.open()
+
+    def _end_tape(self) -> None:
+        tape, self._tape = self._tape, None
+        assert tape is not None
+        tape.close()
+        self.closure = tape.closure
+        said = tape.closure.description if tape.closure else f"unsupported:{tape.why_not}"
+        self._store.describe(loss_closure=said)
+
+    def _write_snapshot(self) -> None:
+        tensors: dict[str, Tensor] = {}
+        for model, label in zip(self._models, labels(self._models), strict=True):
+            for name, t in model.state_dict(keep_vars=True).items():
+                if isinstance(t, Tensor):
+                    tensors[f"{label}.{name}" if label else name] = t
+        held = {id(t) for t in tensors.values()}
+        for tracked in self._tracked.values():
+            for name, p in zip(tracked.names, tracked.params, strict=True):
+                if id(p) not in held:
+                    tensors.setdefault(name, p)
+        self._schedule.passed(self.step)
+        try:
+            self._snapshots.write(self.step, tensors, self._schedule)
+        except OSError as error:
+            self._store.fail(error)
+
+    def _write_sketches(self, at: float) -> None:
+        groups = {part: g for t in self._tracked.values() for part, g in t.groups()}
+        try:
+            self._sketches.write(self.step, at, groups)
+        except OSError as error:
+            self._store.fail(error)
+            self._budget.remove("sketches")
+
+    # -- bookkeeping ---------------------------------------------------------------------------
+
+    def _timed(self, unit: str, work: Callable[..., Any], *args: Any) -> None:
+        start = _clock()
+        self._guarded(unit, work, *args)
+        self._budget.charge(unit, _clock() - start)
+
+    def _guarded(self, unit: str, work: Callable[..., Any], *args: Any) -> Any:
+        """Runs our work; a fault of ours ends that part of the recording, never the training."""
+        if unit in self._broken:
+            return None
+        try:
+            return work(*args)
+        except Exception as error:
+            if os.environ.get("THALWEG_DEBUG"):
+                raise
+            memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            status = "skipped:memory" if memory else f"unsupported:{error!r}"
+            self._break(unit, status)
+            self._store.event(
+                "recorder error",
+                self.step,
+                what=unit,
+                error=repr(error),
+                traceback=traceback.format_exc(limit=-4),
+            )
+            self._store.warn(f"recording of {unit} stops at step {self.step}: {error!r}")
+            return None
+
+    def _unsupported(self, why: str) -> None:
+        self._store.event("unsupported", self.step, what="activations", why=why)
+        self._break("activations", f"unsupported:{why}")
+
+    def _break(self, unit: str, status: str) -> None:
+        """Ends a unit of work; its series say why."""
+        self._broken.add(unit)
+        self._budget.remove(unit)
+        if unit == "norms":
+            self._norms_now = False
+        for name in self._plan.instruments_of(unit):
+            code = self._store.series(name, "")
+            self._store.rows(self.step, [code], [float("nan")], None, None, [status])
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of everything without touching a file of the parent."""
+        self._closed = True
+        self._detach()
+        _live.discard(self)
+
+    def _detach(self) -> None:
+        self._attachment.close()
+        if self._discovery is not None:
+            self._discovery.close()
+        if self._activations is not None:
+            self._activations.close()
+        if self._tape is not None:
+            self._tape.close()
+            self._tape = None
+
+    def close(self, status: str = "closed") -> None:
+        """Ends the recording: last rows, last snapshot, header.
+
+        Args:
+            status: ``closed``, ``failed`` or ``interrupted``.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._detach()
+        _live.discard(self)
+        self._watchdog.stop()
+        if self._evaluation or self._doubtful:
+            self._guarded("val_loss", self._write_validation)
+        if self._tracked and self._snapshots.latest != self.step:
+            self._guarded("snapshots", self._write_snapshot)
+        self._guarded("scalars", self._scalars.drain, True)
+        self._guarded("sketches", self._sketches.close)
+        self._store.close(status, last_step=self.step, overhead=self._budget.report())
+
+    @property
+    def optimizers_seen(self) -> int:
+        """How many optimizers have stepped."""
+        return len(self._tracked)
+
+    @property
+    def achieved_overhead(self) -> float:
+        """Recording time over bare time, so far."""
+        return self._budget.achieved
+
+
+def _describe(model: nn.Module, label: str) -> dict[str, Any]:
+    params = list(model.named_parameters())
+    return {
+        "label": label,
+        "class": type(model).__name__,
+        "parameters": sum(p.numel() for _, p in params),
+        "trainable": sum(p.numel() for _, p in params if p.requires_grad),
+        "tensors": {n: list(p.shape) for n, p in params},
+    }
+
+
+def _largest(steps: int) -> int:
+    """The largest proposal of all ranks."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return steps
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    proposal = torch.tensor(steps, device=device)
+    dist.all_reduce(proposal, op=dist.ReduceOp.MAX)
+    return int(proposal)
+
+
+class _Watchdog(threading.Thread):
+    """Writes rows out when the training is busy elsewhere for long."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(name="thalweg-flush", daemon=True)
+        self._store = store
+        self._done = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._done.wait(0.25):
+            if self._store.stale(0.75):
+                self._store.flush()
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join(timeout=5)

@@ -1,0 +1,62 @@
+"""Pools the losses of an evaluation into one figure with its standard error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["Evaluation"]
+
+MOST_KEPT = 1024  # batch losses held before they are summed up
+
+
+class Evaluation:
+    """Losses computed between two training steps without gradients.
+
+    The mean is weighted by the number of samples in each batch; the standard error is that of the
+    weighted mean over batches. Nothing is read from the device until ``result``.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Tensor, int]] = []
+        self._sums = [0.0, 0.0, 0.0, 0.0]  # batches, Σn, Σn·loss, Σn·loss²
+
+    def __bool__(self) -> bool:
+        return bool(self._kept) or self._sums[0] > 0
+
+    def add(self, loss: Tensor, samples: int) -> None:
+        """Adds the loss of one batch: a mean over it, or one value per sample."""
+        self._kept.append((loss if loss.ndim == 0 else loss.mean(), samples))
+        if len(self._kept) >= MOST_KEPT:
+            self._sum_up()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+        self._sums = [0.0, 0.0, 0.0, 0.0]
+
+    def result(self) -> tuple[float, float]:
+        """Mean and its standard error (nan for fewer than two batches); then starts anew."""
+        self._sum_up()
+        batches, n, total, squares = self._sums
+        self.clear()
+        if n == 0:
+            return math.nan, math.nan
+        mean = total / n
+        if batches < 2:
+            return mean, math.nan
+        spread = max(0.0, squares / n - mean * mean)
+        return mean, math.sqrt(spread / (batches - 1))
+
+    def _sum_up(self) -> None:
+        if not self._kept:
+            return
+        kept, self._kept = self._kept, []
+        losses = torch.stack([loss.detach().to(kept[0][0].device) for loss, _ in kept])
+        for value, n in zip(losses.tolist(), (n for _, n in kept), strict=True):
+            self._sums[0] += 1
+            self._sums[1] += n
+            self._sums[2] += n * value
+            self._sums[3] += n * value * value

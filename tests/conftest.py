@@ -1,0 +1,24 @@
+import os
+
+# One thread each: tests run two at a time, and timings of the budget stay sane.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["THALWEG_DEBUG"] = "1"  # a fault inside the recorder fails the test
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ci", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.load_profile("ci")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
