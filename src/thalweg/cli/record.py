@@ -1,0 +1,83 @@
+"""``thalweg record``: run a training script, unmodified, and record it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+
+__all__ = ["record", "split"]
+
+_VALUED = ("--out", "-o", "--overhead", "--instruments")
+
+
+def record(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    module: Annotated[bool, Parameter(name=["-m"], negative="")] = False,
+    out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
+    overhead: float = 0.05,
+    instruments: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run a training script as python would, and record it.
+
+    Everything from SCRIPT on belongs to the script; options of thalweg stand before it. The script
+    keeps its arguments, its output and its exit code. Under torchrun, each rank writes its own
+    part: torchrun --nproc-per-node 2 -m thalweg record train.py
+
+    Args:
+        command: SCRIPT [ARGS...], or -m MODULE [ARGS...].
+        module: what follows is a module, as in python -m.
+        out: run directory; runs/<script>-<time> if left out.
+        overhead: share of step time that recording may take.
+        instruments: names separated by commas; all cheap ones if left out.
+        overwrite: replace the run that lies at --out.
+        resume: continue the run that lies at --out as a new segment.
+    """
+    from thalweg.errors import ThalwegError
+
+    if not command:
+        raise ThalwegError(
+            "record needs a script: thalweg record train.py, or thalweg record -m package.train"
+        )
+    from thalweg.recorder.script import record_script
+
+    chosen = None if instruments is None else [n.strip() for n in instruments.split(",")]
+    return record_script(
+        command[0],
+        command[1:],
+        module=module,
+        out=out,
+        overhead=overhead,
+        instruments=chosen,
+        overwrite=overwrite,
+        resume=resume,
+    )
+
+
+def split(arguments: Sequence[str]) -> list[str]:
+    """Marks where the script begins, so that its options are not taken for ours.
+
+    Args:
+        arguments: what follows ``thalweg record``.
+
+    Example:
+        >>> split(["--out", "a", "train.py", "--out", "b"])
+        ['--out', 'a', '--', 'train.py', '--out', 'b']
+        >>> split(["-m", "pkg.train", "-m", "x"])
+        ['-m', '--', 'pkg.train', '-m', 'x']
+    """
+    i = 0
+    while i < len(arguments):
+        argument = arguments[i]
+        if argument == "--":
+            return list(arguments)
+        if argument == "-m":
+            i += 1
+            break
+        if not argument.startswith("-"):
+            break
+        i += 2 if argument in _VALUED else 1
+    return [*arguments[:i], "--", *arguments[i:]] if i < len(arguments) else list(arguments)

@@ -1,0 +1,86 @@
+"""The time budget: what it allows over a training, and how it shares."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thalweg.recorder.budget import Budget
+
+
+@given(
+    fraction=st.floats(0.005, 0.5),
+    prices=st.lists(st.floats(1e-5, 1e-2), min_size=1, max_size=5),
+    every_step=st.floats(0, 2e-5),
+)
+def test_spending_stays_within_the_budget_but_for_the_first_runs(fraction, prices, every_step):
+    budget = Budget(fraction)
+    for i in range(len(prices)):
+        budget.add(str(i))
+    step_s = 1e-3
+    for _ in range(3000):
+        budget.pass_step(step_s)
+        budget.common_s += every_step
+        for i, price in enumerate(prices):
+            if budget.affords(str(i)):
+                budget.charge(str(i), price)
+    # What runs at every step is not the budget's to decide; one first run of each is a loan.
+    allowed = max(fraction * budget.bare_s, budget.common_s) + sum(prices)
+    assert budget.spent_s <= allowed * (1 + 1e-9)
+    assert budget.achieved == pytest.approx(budget.spent_s / budget.bare_s)
+
+
+def test_units_of_different_price_get_equal_shares():
+    budget = Budget(0.1)
+    budget.add("cheap")
+    budget.add("dear")
+    spent = {"cheap": 0.0, "dear": 0.0}
+    for _ in range(20_000):
+        budget.pass_step(1e-3)
+        for unit, price in (("cheap", 1e-5), ("dear", 2e-3)):
+            if budget.affords(unit):
+                budget.charge(unit, price)
+                spent[unit] += price
+    assert spent["dear"] == pytest.approx(1.0, rel=0.02)
+    assert spent["cheap"] == pytest.approx(0.2, rel=0.02)  # every step; it needs no more
+
+
+def test_a_declared_cost_keeps_the_first_run_until_it_is_affordable():
+    budget = Budget(0.05)
+    budget.add("curvature", cost=100)  # steps
+    ran_at = None
+    for step in range(5000):
+        budget.pass_step(1e-3)
+        if ran_at is None and budget.affords("curvature"):
+            ran_at = step
+    assert ran_at == pytest.approx(2000, rel=0.01)
+
+
+def test_steps_until_foresees_the_next_run():
+    budget = Budget(0.05)
+    budget.add("norms")
+    budget.pass_step(1e-3)
+    budget.charge("norms", 5e-3)
+    foreseen = budget.steps_until("norms")
+    waited = 0
+    while not budget.affords("norms"):
+        budget.pass_step(1e-3)
+        waited += 1
+    assert waited == pytest.approx(foreseen, abs=1)
+
+
+def test_a_removed_unit_leaves_its_share_to_the_others():
+    budget = Budget(0.05)
+    budget.add("a")
+    budget.add("b")
+    budget.remove("b")
+    assert not budget.affords("b")
+    for _ in range(1000):
+        budget.pass_step(1e-3)
+    budget.charge("a", 0.024)
+    assert budget.affords("a")
+
+
+@pytest.mark.parametrize("fraction", [0, -1, float("nan"), float("inf")])
+def test_nonsense_budgets_are_refused(fraction):
+    with pytest.raises(ValueError, match="overhead must be a positive fraction"):
+        Budget(fraction)
