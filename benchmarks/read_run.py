@@ -1,8 +1,8 @@
 """How fast a run is read back, beside TensorBoard's event reader on the same figures.
 
-Both stores hold the same float32-precision scalars, `steps` × `series`: a run as the recorder leaves
-it (compacted Parquet), and one event file with one event per scalar, as ``SummaryWriter.add_scalar``
-writes it. Each reading ends in numpy arrays or an Arrow table that are checked to be equal.
+Both stores hold the same float32-precision scalars, `steps` × `series`: a run as the recorder
+leaves it (compacted Parquet), and one event file with an event per scalar, as ``SummaryWriter``
+writes it; each reading ends in numpy arrays or an Arrow table that are checked to be equal.
 
     python -m benchmarks.read_run            # both sizes, about 15 minutes
     python -m benchmarks.read_run --quick    # small, about 10 seconds, writes no file
@@ -79,7 +79,7 @@ def write_run(path: Path, values: np.ndarray, flush_every: int = 50) -> dict[str
 
 def write_tensorboard(path: Path, values: np.ndarray) -> dict[str, float]:
     """The figures as TensorBoard events, one a scalar; seconds and bytes on disk."""
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     path.mkdir()
@@ -166,7 +166,7 @@ def timed(read: Callable[[Path], Any], path: Path) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def measure(folder: Path, steps: int, series: int, *, blocks: int, peer_blocks: int) -> dict:
+def measure(folder: Path, steps: int, series: int, blocks: int, *peer_blocks: int) -> dict:
     """Write both stores, warm up, then read in interleaved blocks.
 
     Args:
@@ -174,7 +174,7 @@ def measure(folder: Path, steps: int, series: int, *, blocks: int, peer_blocks: 
         steps: of training.
         series: measured at each.
         blocks: readings of the run.
-        peer_blocks: readings by TensorBoard, which take part in the first blocks.
+        peer_blocks: readings by each of `PEERS`, which take part in the first blocks.
     """
     values = figures(steps, series)
     sizes = {"steps": steps, "series": series, "rows": steps * series}
@@ -188,14 +188,16 @@ def measure(folder: Path, steps: int, series: int, *, blocks: int, peer_blocks: 
         for name, read in READERS.items():
             spent, _ = timed(read, folder / "run")
             seconds[name].append(spent)
-        for name, read in PEERS.items() if block < peer_blocks else []:
+        for (name, read), count in zip(PEERS.items(), peer_blocks, strict=True):
+            if block >= count:
+                continue
             spent, result = timed(read, folder / "tb")
             seconds[name].append(spent)
             check(name, result, values)
             del result
-        print(f"   block {block}: {({k: round(v[-1], 3) for k, v in seconds.items() if v})}",
-              file=sys.stderr)  # fmt: skip
-    medians = {name: statistics.median(spent) for name, spent in seconds.items()}
+        last = {name: round(spent[-1], 3) for name, spent in seconds.items() if spent}
+        print(f"   up to block {block}: {last}", file=sys.stderr)
+    medians = {name: statistics.median(spent) for name, spent in seconds.items() if spent}
     peer = seconds["tensorboard_event_accumulator"]
     ratios = {
         name: statistics.median(b / a for a, b in zip(seconds[name], peer, strict=False))
@@ -243,15 +245,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.read_run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, no file written")
     quick = parser.parse_args(argv).quick
-    plans = (
-        [(1000, 20, 3, 1)] if quick else [(100_000, 20, 3, 3), (100_000, 200, 3, 1)]
-    )  # steps, series, blocks, blocks of TensorBoard
+    # Steps, series, blocks, and in how many of them each peer takes part.
+    plans = [(1000, 20, 3, 1, 1)] if quick else [(100_000, 20, 3, 3, 1), (100_000, 200, 3, 1, 0)]
     measured = []
-    for steps, series, blocks, peer_blocks in plans:
+    for plan in plans:
         with tempfile.TemporaryDirectory() as folder:
-            measured.append(
-                measure(Path(folder), steps, series, blocks=blocks, peer_blocks=peer_blocks)
-            )
+            measured.append(measure(Path(folder), *plan))
     report = {
         "command": "python -m benchmarks.read_run",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

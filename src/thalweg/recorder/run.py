@@ -117,6 +117,7 @@ class Run:
                 continue
             if (steps[1:] < steps[:-1]).any():
                 order = np.argsort(steps, kind="stable")
+                table = table.unify_dictionaries().combine_chunks()  # else taking is slow
                 table, steps = table.take(pa.array(order)), steps[order]
             tables.append(table.cast(MEASUREMENTS))
             spans.append((file.rank, int(steps[0]), int(steps[-1])))
