@@ -75,6 +75,13 @@ class Run:
         return np.unique(np.concatenate([np.zeros(0, np.int64), *unique]))
 
     @property
+    def wall_s(self) -> float:
+        """Seconds from the start of the run to its last measurement; 0 before the first."""
+        found = self._read(lambda file: read_part(file, ["time_s"]))
+        times = [_column(table, "time_s") for _, table in found]
+        return float(max((time.max() for time in times if len(time)), default=0.0))
+
+    @property
     def instruments(self) -> list[str]:
         """The names of the instruments that wrote a row."""
         return sorted({instrument for instrument, _ in self._series_names()})

@@ -57,8 +57,9 @@ def list_events(path: Path) -> list[Path]:
 
 def read_events(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The events of one file, and what was dropped ("" if nothing)."""
-    events, dropped = [], 0
-    for line in path.read_bytes().split(b"\n"):
+    events, dropped, torn = [], 0, 0
+    *lines, rest = path.read_bytes().split(b"\n")  # what follows the last newline was cut short
+    for line in [*lines, rest]:
         if not line.strip():
             continue
         try:
@@ -67,8 +68,11 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], str]:
                 raise ValueError
             events.append(event)
         except (ValueError, KeyError, TypeError, RecursionError):
-            dropped += 1
-    return events, f"{dropped} torn or damaged lines dropped" if dropped else ""
+            torn += line is rest
+            dropped += line is not rest
+    if dropped:
+        return events, f"damaged, {dropped} lines dropped"
+    return events, f"torn tail, {len(rest)} bytes dropped" if torn else ""
 
 
 def newest_run(root: str | os.PathLike[str] = "runs") -> Path:
