@@ -1,0 +1,1 @@
+"""Benchmarks beside their peers; each writes a JSON file under ``benchmarks/results``."""
