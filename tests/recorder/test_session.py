@@ -49,14 +49,18 @@ def test_norms_against_a_hand_written_loop(run_dir):
 
     for step, (loss, raw, grads, before, now) in enumerate(want, start=1):
         assert _at(run, "loss", step=step) == pytest.approx(loss)
-        assert _at(run, "grad_norm", step=step) == pytest.approx(flat(grads).norm().item(), rel=1e-5)
+        assert _at(run, "grad_norm", step=step) == pytest.approx(
+            flat(grads).norm().item(), rel=1e-5
+        )
         if step > 1:  # the optimizer is not known before its first step
             assert _at(run, "grad_norm_preclip", step=step) == pytest.approx(raw, rel=1e-5)
         moved = flat(now) - flat(before)
         assert _at(run, "update_norm", step=step) == pytest.approx(moved.norm().item(), rel=1e-5)
         ratio = (moved.norm() / flat(before).norm()).item()
         assert _at(run, "update_ratio", step=step) == pytest.approx(ratio, rel=1e-5)
-        assert _at(run, "weight_norm", step=step) == pytest.approx(flat(now).norm().item(), rel=1e-6)
+        assert _at(run, "weight_norm", step=step) == pytest.approx(
+            flat(now).norm().item(), rel=1e-6
+        )
         far = (flat(now) - flat(init)).norm().item()
         assert _at(run, "distance_from_init", step=step) == pytest.approx(far, rel=1e-5)
         for name, g in zip(names, grads, strict=True):

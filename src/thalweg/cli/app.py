@@ -18,6 +18,7 @@ from thalweg import __version__
 from thalweg.cli.check import check
 from thalweg.cli.compare import compare
 from thalweg.cli.export import export
+from thalweg.cli.record import record, split
 from thalweg.cli.show import show
 from thalweg.errors import ThalwegError
 
@@ -43,6 +44,11 @@ def version() -> int:
     return 0
 
 
+app.command(
+    record,
+    usage="Usage: thalweg record [OPTIONS] SCRIPT|-m MODULE [ARGS...]",
+    help_epilogue="Example: thalweg record --out runs/a train.py --lr 0.1",
+)
 app.command(show, help_epilogue="Example: thalweg show runs/digits --instrument loss")
 app.command(compare, help_epilogue="Example: thalweg compare runs/adam runs/sgd")
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
@@ -59,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 fine, 1 findings, 2 wrong usage or input, 3 internal error.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        result = app(sys.argv[1:] if argv is None else list(argv))
+        if arguments[:1] == ["record"]:
+            arguments = ["record", *split(arguments[1:])]
+        result = app(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough; the flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

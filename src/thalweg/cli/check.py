@@ -15,7 +15,7 @@ def check(
     /,
     *,
     root: Path = Path("runs"),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Open every file of a run and say what is damaged.
 

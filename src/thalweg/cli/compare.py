@@ -16,8 +16,8 @@ __all__ = ["compare"]
 def compare(
     *runs: Path,
     instrument: str | None = None,
-    parts: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    parts: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Compare runs at the last step that all of them reached.
 

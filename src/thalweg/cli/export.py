@@ -16,9 +16,9 @@ def export(
     *,
     to: Literal["parquet", "csv", "tensorboard"] = "parquet",
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     root: Path = Path("runs"),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Write the measurements of a run for other tools.
 

@@ -10,22 +10,25 @@ from cyclopts import Parameter
 __all__ = ["record", "split"]
 
 _VALUED = ("--out", "-o", "--overhead", "--instruments")
+_FLAGS = ("--overwrite", "--resume", "--help", "-h")
 
 
 def record(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    module: Annotated[bool, Parameter(name=["-m"], negative="")] = False,
+    module: Annotated[bool, Parameter(name=["-m"], negative="", show_default=False)] = False,
     out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
     overhead: float = 0.05,
     instruments: str | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Run a training script as python would, and record it.
 
-    Everything from SCRIPT on belongs to the script; options of thalweg stand before it. The script
-    keeps its arguments, its output and its exit code. Under torchrun, each rank writes its own
-    part: torchrun --nproc-per-node 2 -m thalweg record train.py
+    Everything from SCRIPT on belongs to the script; options of thalweg stand
+    before it. The script keeps its arguments, its output and its exit code.
+
+    Under torchrun each rank writes its own part of the run:
+    torchrun --nproc-per-node 2 -m thalweg record train.py
 
     Args:
         command: SCRIPT [ARGS...], or -m MODULE [ARGS...].
@@ -63,6 +66,9 @@ def split(arguments: Sequence[str]) -> list[str]:
     Args:
         arguments: what follows ``thalweg record``.
 
+    Raises:
+        ValueError: for an option that is none of ours.
+
     Example:
         >>> split(["--out", "a", "train.py", "--out", "b"])
         ['--out', 'a', '--', 'train.py', '--out', 'b']
@@ -79,5 +85,11 @@ def split(arguments: Sequence[str]) -> list[str]:
             break
         if not argument.startswith("-"):
             break
+        name = argument.partition("=")[0]
+        if name not in _VALUED + _FLAGS:
+            known = ", ".join([*_VALUED, *_FLAGS[:2], "-m"])
+            raise ValueError(
+                f"record has no option {name}; it has {known}. Options of the script go after it"
+            )
         i += 2 if argument in _VALUED else 1
     return [*arguments[:i], "--", *arguments[i:]] if i < len(arguments) else list(arguments)

@@ -27,9 +27,9 @@ def show(
     *,
     instrument: str | None = None,
     part: str | None = None,
-    parts: Annotated[bool, Parameter(negative="")] = False,
+    parts: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     root: Path = Path("runs"),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Show what a run holds, a line for each instrument.
 

@@ -134,7 +134,7 @@ class Budget:
         }
         return {
             "budget": self.fraction,
-            "achieved": self.achieved,
+            "achieved": self.achieved if self.bare_s > 0 else None,
             "bare_s": self.bare_s,
             "spent_s": self.spent_s,
             "setup_s": self.setup_s,

@@ -151,6 +151,7 @@ def _run_file(path: Path, argv: list[str]) -> None:
         runpy.run_path(str(path), run_name="__main__")
         return
     sys.argv = argv
+    path = path.absolute()
     sys.path[0:1] = [str(path.resolve().parent)]
     main = types.ModuleType("__main__")
     main.__dict__.update(
