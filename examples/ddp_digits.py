@@ -1,7 +1,7 @@
 """Digits on several processes with DistributedDataParallel (gloo, so that it runs on any machine).
 
-    torchrun --nproc-per-node 2 examples/ddp_digits.py
-    torchrun --nproc-per-node 2 -m thalweg record examples/ddp_digits.py
+torchrun --nproc-per-node 2 examples/ddp_digits.py
+torchrun --nproc-per-node 2 -m thalweg record examples/ddp_digits.py
 """
 
 import argparse

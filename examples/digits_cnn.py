@@ -1,6 +1,6 @@
 """A small convolutional network learns handwritten digits (1,797 images of 8 x 8 pixels).
 
-    python examples/digits_cnn.py --epochs 12
+python examples/digits_cnn.py --epochs 12
 """
 
 import argparse

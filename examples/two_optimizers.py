@@ -1,6 +1,6 @@
 """A generator and a discriminator, each with its own optimizer, learn eight points on a circle.
 
-    python examples/two_optimizers.py --steps 1500
+python examples/two_optimizers.py --steps 1500
 """
 
 import argparse

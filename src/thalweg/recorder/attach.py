@@ -26,7 +26,12 @@ from torch.optim.optimizer import (
 __all__ = ["Attachment", "Listener"]
 
 # Losses of torch.nn.functional whose names do not end in "_loss".
-_OTHER_LOSSES = ("cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div")
+_OTHER_LOSSES = (
+    "cross_entropy",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "kl_div",
+)
 
 
 class Listener(Protocol):
@@ -105,9 +110,7 @@ class Attachment:
         for owner in (Optimizer, torch.nn.Module):
             original = owner.zero_grad
 
-            def zero_grad(
-                self: Any, *args: Any, _original: Any = original, **kwargs: Any
-            ) -> None:
+            def zero_grad(self: Any, *args: Any, _original: Any = original, **kwargs: Any) -> None:
                 _original(self, *args, **kwargs)
                 listener.after_zero_grad()
 

@@ -19,7 +19,9 @@ for _name in ("lightning.pytorch", "pytorch_lightning"):
     except Exception as _error:
         _why.append(f"{_name}: {_error!r}")
 if Callback is None:
-    raise ThalwegError("LightningCallback needs Lightning: pip install lightning. " + "; ".join(_why))
+    raise ThalwegError(
+        "LightningCallback needs Lightning: pip install lightning. " + "; ".join(_why)
+    )
 
 __all__ = ["LightningCallback"]
 

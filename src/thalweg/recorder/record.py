@@ -187,9 +187,7 @@ def open_recording(
         quiet=quiet,
     )
     try:
-        session = Session(
-            store, plan=plan, overhead=overhead, models=models, optimizers=optimizers
-        )
+        session = Session(store, plan=plan, overhead=overhead, models=models, optimizers=optimizers)
     except BaseException:
         store.close("failed", last_step=first_step, overhead={"budget": overhead})
         raise

@@ -116,7 +116,9 @@ def _find_script(script: str) -> Path:
     if path.is_dir() and (path / "__main__.py").is_file():
         return path
     if not path.is_file():
-        here = sorted(p.name for p in Path(path.parent).glob("*.py")) if path.parent.is_dir() else []
+        here = (
+            sorted(p.name for p in Path(path.parent).glob("*.py")) if path.parent.is_dir() else []
+        )
         hint = f"; here: {', '.join(here[:6])}" if here else ""
         raise ThalwegError(f"no script {script!r}{hint}")
     return path

@@ -344,7 +344,10 @@ class Session:
         if not stepped or (self._norms_now and tracked.skipped_inside()):
             tracked.forget()
             codes = [c[0] for name, c in tracked.codes.items() if name != "weight_norm"]
-            nan, why = float("nan"), "skipped:non-finite gradients, the gradient scaler took no step"
+            nan, why = (
+                float("nan"),
+                "skipped:non-finite gradients, the gradient scaler took no step",
+            )
             rows = [nan] * len(codes), None, [why] * len(codes)
             self._store.rows(self.step, codes, rows[0], at, *rows[1:])
             self._store.event("skipped step", self.step, why="non-finite gradients (GradScaler)")

@@ -67,7 +67,9 @@ def create(
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ThalwegError(f"cannot create {path}: {error.strerror}; choose another --out") from None
+        raise ThalwegError(
+            f"cannot create {path}: {error.strerror}; choose another --out"
+        ) from None
     return header, 0, 0
 
 

@@ -1,0 +1,39 @@
+"""What importing costs: `import thalweg` and the reading side never import torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "numpy",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "sklearn",
+    "rich",
+    "cyclopts",
+]
+
+
+def _loaded(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import thalweg; thalweg.ThalwegError; dir(thalweg)", set()),
+        ("from thalweg.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+         {"rich", "cyclopts"}),
+        ("from thalweg import Run", {"numpy", "pyarrow"}),
+        ("import thalweg.instruments, thalweg.numerics", {"torch", "numpy", "scipy"}),
+    ],
+)  # fmt: skip
+def test_heavy_packages_stay_out(code, allowed):
+    assert not (_loaded(code) & set(HEAVY)) - allowed
