@@ -212,6 +212,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 from thalweg.recorder.measurements import MeasurementWriter
 
+warm = MeasurementWriter(Path(sys.argv[1]) / "warm", rank=0, segment=0)
+warm.append(0, 0.0, [warm.series("loss")], [0.0])
+warm.flush()
 random.seed(0)
 for i in range(50):
     read, write = os.pipe()
@@ -226,10 +229,11 @@ for i in range(50):
                 writer.flush()
                 os.write(write, f"{step + 1}\\n".encode())
     os.close(write)
-    time.sleep(random.uniform(0.0, 0.06))
+    # At any moment of the first half tenth of a second, or of what follows the first flush.
+    said = os.read(read, 65536) if i % 5 else b""
+    time.sleep(random.uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    said = b""
     while piece := os.read(read, 65536):
         said += piece
     os.close(read)

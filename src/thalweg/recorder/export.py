@@ -57,7 +57,9 @@ def export(
         raise ValueError("export: needs the path to write to; got none. Give out=")
     run, target = run if isinstance(run, Run) else Run(run), Path(out)
     if target.exists() and not overwrite:
-        raise ThalwegError(f"{target}: is there already. Choose another name, or overwrite it (--overwrite)")
+        raise ThalwegError(
+            f"{target}: is there already. Choose another name, or overwrite it (--overwrite)"
+        )
     if target.exists() and to == "tensorboard" and not _only_events(target):
         raise ThalwegError(f"{target}: expected a directory of event files to replace; it is not")
     if target.is_dir() and to != "tensorboard":
