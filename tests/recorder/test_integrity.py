@@ -52,7 +52,7 @@ def test_damage_everywhere_is_found(run):
     parquet.write_bytes(parquet.read_bytes()[:-30])
     (run / "events.jsonl").write_text('not json\n{"time_s": 0.0, "event": "start"}\n')
     (run / "weights" / "step-000000000-r0-s0.safetensors").write_bytes(b"x")
-    (run / "weights" / "sketches-r0-s0.arrows").write_bytes(bytes(100))
+    (run / "weights" / "sketches-r0-s0.arrows").write_bytes(bytes(1000))
     assert {file for severity, file in found(run) if severity == "damage"} == {
         "run.json",
         "measurements/r0-s0-0000.parquet",
