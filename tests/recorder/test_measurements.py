@@ -194,6 +194,16 @@ def test_a_second_writer_of_a_segment_takes_further_parts(tmp_path):
     assert Run(run).series("loss")[1].tolist() == [1.0, 2.0]
 
 
+def test_what_comes_after_closing_is_dropped_and_counted(tmp_path):
+    writer = MeasurementWriter(tmp_path, rank=0, segment=0)
+    writer.append(0, 0.0, [writer.series("loss")], [1.0])
+    writer.close()
+    writer.append(1, 0.0, [writer.series("loss")], [1.0])
+    writer.flush()
+    writer.close()
+    assert writer.dropped == 1 and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_forked_child_leaves_the_file_alone(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     writer = MeasurementWriter(run / "measurements", rank=0, segment=0)
