@@ -194,6 +194,16 @@ def test_a_second_writer_of_a_segment_takes_further_parts(tmp_path):
     assert Run(run).series("loss")[1].tolist() == [1.0, 2.0]
 
 
+def test_what_comes_after_closing_is_dropped_and_counted(tmp_path):
+    writer = MeasurementWriter(tmp_path, rank=0, segment=0)
+    writer.append(0, 0.0, [writer.series("loss")], [1.0])
+    writer.close()
+    writer.append(1, 0.0, [writer.series("loss")], [1.0])
+    writer.flush()
+    writer.close()
+    assert writer.dropped == 1 and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_forked_child_leaves_the_file_alone(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     writer = MeasurementWriter(run / "measurements", rank=0, segment=0)
@@ -212,6 +222,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 from thalweg.recorder.measurements import MeasurementWriter
 
+warm = MeasurementWriter(Path(sys.argv[1]) / "warm", rank=0, segment=0)
+warm.append(0, 0.0, [warm.series("loss")], [0.0])
+warm.flush()
 random.seed(0)
 for i in range(50):
     read, write = os.pipe()
@@ -226,10 +239,11 @@ for i in range(50):
                 writer.flush()
                 os.write(write, f"{step + 1}\\n".encode())
     os.close(write)
-    time.sleep(random.uniform(0.0, 0.06))
+    # At any moment of the first half tenth of a second, or of what follows the first flush.
+    said = os.read(read, 65536) if i % 5 else b""
+    time.sleep(random.uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    said = b""
     while piece := os.read(read, 65536):
         said += piece
     os.close(read)

@@ -45,7 +45,10 @@ def number(value: float | None) -> str:
         >>> number(0.00123456), number(float("nan")), number(None)
         ('0.00123', 'nan', '-')
     """
-    return "-" if value is None else f"{value:.3g}"
+    if value is None:
+        return "-"
+    text = f"{value:.3g}"
+    return text if len(text) <= 9 else f"{value:.2g}"  # -1.2e-300
 
 
 def figures(name: str, cells: Sequence[str], tail: str = "", *, count: str = "") -> list[str]:

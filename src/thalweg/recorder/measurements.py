@@ -129,7 +129,7 @@ class MeasurementWriter:
             del self._rows[:count]
             if not rows or os.getpid() != self._pid:  # a forked child must not write our file
                 return
-            if self._retry_at and time.monotonic() < self._retry_at:
+            if self._closed or (self._retry_at and time.monotonic() < self._retry_at):
                 self.dropped += sum(len(row[2]) for row in rows)
                 return
             batch = self._batch(rows)
@@ -144,7 +144,7 @@ class MeasurementWriter:
                     self._roll()
 
     def close(self) -> None:
-        """Flush, end the stream and compact it. Closing twice is fine; appending later is lost."""
+        """Flush, end the stream and compact it. What is appended later is dropped and counted."""
         with self._lock:
             if self._closed or os.getpid() != self._pid:
                 return

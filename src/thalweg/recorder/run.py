@@ -297,7 +297,7 @@ def _join(pieces: list[tuple[int, np.ndarray, np.ndarray]]) -> Series:
     if (steps[1:] < steps[:-1]).any():
         order = np.argsort(steps, kind="stable")
         steps, values, segments = steps[order], values[order], segments[order]
-    if (len(steps) and segments[0] != segments[-1]) or (segments[1:] != segments[:-1]).any():
+    if (segments[1:] != segments[:-1]).any():
         newest = segments[np.searchsorted(steps, steps, side="right") - 1]
         steps, values = steps[segments == newest], values[segments == newest]
     return steps, values

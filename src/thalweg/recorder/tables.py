@@ -137,11 +137,14 @@ def read_stream(path: Path, schema: pa.Schema) -> tuple[pa.Table, str]:
     except StopIteration:
         good = source.tell()
     except DAMAGE as error:
-        torn = _TORN_WORDS.search(str(error))
+        # A stream that was cut, not overwritten, begins with its schema.
+        head = good or len(data) < schema.serialize().size
+        torn = head and _TORN_WORDS.search(str(error))
         why = TORN if torn else "damaged"
-    if good < len(data):
-        why = f"{why or 'bytes after the end of the stream'}, {len(data) - good} bytes dropped"
-    return pa.Table.from_batches(batches, schema), why
+    table = pa.Table.from_batches(batches, schema)
+    if good == len(data):
+        return table, ""
+    return table, f"{why or 'bytes after its end'}, {len(data) - good} bytes dropped"
 
 
 def read_part(
