@@ -23,9 +23,9 @@ def main() -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
 
-    data = load_digits()
-    x = torch.tensor(data.data, dtype=torch.float32) / 16
-    y = torch.tensor(data.target)
+    images, labels = load_digits(return_X_y=True)
+    x = torch.tensor(images, dtype=torch.float32) / 16
+    y = torch.tensor(labels)
     model = DistributedDataParallel(
         nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     )

@@ -38,9 +38,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
-    data = load_digits()
-    x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1).to(args.device) / 16
-    y = torch.tensor(data.target).to(args.device)
+    images, labels = load_digits(return_X_y=True)
+    x = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8).to(args.device) / 16
+    y = torch.tensor(labels).to(args.device)
     order = torch.randperm(len(x))
     train, test = order[:1500], order[1500:]
 

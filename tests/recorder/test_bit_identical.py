@@ -98,7 +98,8 @@ def _train(step, models, optimizers, record):
                 step(i)
     state = [copy.deepcopy(m.state_dict()) for m in models]
     state += [copy.deepcopy(o.state_dict()) for o in optimizers]
-    return state, (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
+    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global one
+    return state, (torch.get_rng_state(), random.getstate(), numpy_state)
 
 
 def _equal(a, b):

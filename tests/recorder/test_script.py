@@ -137,4 +137,4 @@ def test_wrong_usage(bench, capsys, monkeypatch):
     Path("run/mine.txt").write_text("precious")
     assert main(["record", "--out", "run", script]) == 2
     assert "is not a run" in capsys.readouterr().err
-    assert os.listdir("run") == ["mine.txt"]
+    assert [p.name for p in Path("run").iterdir()] == ["mine.txt"]

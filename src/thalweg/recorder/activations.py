@@ -1,8 +1,8 @@
 """Captures activation statistics of one step through temporary module hooks.
 
 Hooks sit on the modules for the duration of one scheduled step and are gone the next. Activation
-functions called as functions (``F.relu``, ``torch.tanh``, ``h.relu()``) are seen by a torch-function
-mode that is active for the same step.
+functions called as functions (``F.relu``, ``h.relu()``) are seen by a torch-function mode that is
+active for the same step.
 """
 
 from __future__ import annotations

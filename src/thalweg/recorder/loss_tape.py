@@ -194,7 +194,8 @@ class LossTape:
             self._append(model, args, kwargs, _tensors(out), type(model).__name__)
 
     def _write(self, func: Any, args: Any, kwargs: Any, out: list[Tensor], name: str) -> None:
-        self._append(func, *tree_map(self._hold, (args, kwargs)), out, name)
+        held_args, held_kwargs = tree_map(self._hold, (args, kwargs))
+        self._append(func, held_args, held_kwargs, out, name)
 
     def _append(self, func: Any, args: Any, kwargs: Any, out: list[Tensor], name: str) -> None:
         indices = []

@@ -64,8 +64,8 @@ def agree_on_directory(
         except ThalwegError as error:
             _tell(tell, {"error": str(error)})
             raise
-        said = {"path": str(path.absolute()), "segment": segment, "first_step": first_step}
-        _tell(tell, said)
+        told = {"path": str(path.absolute()), "segment": segment, "first_step": first_step}
+        _tell(tell, {**told, "wall_s": header.get("wall_s", 0.0)})
         return path, header, segment, first_step
     if tell is None:
         assert out is not None
@@ -74,7 +74,8 @@ def agree_on_directory(
         said = json.loads(tell.get(_key()))
     if "error" in said:
         raise ThalwegError(said["error"])
-    return Path(said["path"]), {"segments": []}, said["segment"], said["first_step"]
+    header = {"segments": [], "wall_s": said.get("wall_s", 0.0)}
+    return Path(said["path"]), header, said["segment"], said["first_step"]
 
 
 def _key() -> str:

@@ -115,13 +115,13 @@ class Scalars:
 
                 self._send(torch.stack([r[3].float() for r in rows]), arrive)
         while self._travelling:
-            event, host, arrive = self._travelling[0]
+            event, host, deliver = self._travelling[0]
             if everything:
                 event.synchronize()
             elif not event.query():
                 return
             del self._travelling[0]
-            arrive(host.tolist())
+            deliver(host.tolist())
 
     def _send(self, vector: Tensor, arrive: Callable[[list[float]], None]) -> None:
         if vector.device.type != "cuda":

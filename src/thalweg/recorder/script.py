@@ -41,7 +41,11 @@ def record_script(
         script: path of the script, or dotted name of a module.
         arguments: what follows it on the command line.
         module: whether ``script`` is a module, as in ``python -m``.
-        out, overhead, instruments, overwrite, resume: as ``thalweg.record``.
+        out: run directory; default ``runs/<script>-<time>``.
+        overhead: share of step time that recording may take.
+        instruments: names; default all cheap ones.
+        overwrite: replace the run that lies at ``out``.
+        resume: continue it as a new segment.
 
     Returns:
         The script's exit code. Ctrl-C ends this process by SIGINT, as it ends Python.
@@ -96,15 +100,16 @@ def _finish(recording: Recording, status: str) -> None:
     steps = recording.step - store.first_step
     seen = recording.optimizers_seen
     if seen == 0:
-        store.event("no optimizer stepped", recording.step)
-    recording.close(status)
-    if seen == 0:
-        store.warn(
+        message = (
             "no torch.optim optimizer ever stepped in this process, so there is nothing to show. "
-            "If the script starts its workers itself, run it under torchrun: "
+            "A script that starts its workers itself is recorded under torchrun: "
             "torchrun --nproc-per-node N -m thalweg record SCRIPT"
         )
+        store.event("no optimizer stepped", recording.step, message=message)
+        store.warn(message)
+        recording.close(status)
         return
+    recording.close(status)
     share = recording.overhead
     took = f", recording took {share:.1%} of step time" if share == share else ""
     store.say(f"{status}: {steps} steps{took}")

@@ -276,8 +276,12 @@ class Session:
             self._norms_now = self._plan.norms  # the very first step is measured
             self._write_snapshot()
             if not self._models:
-                why = "no module that owns the optimizer's parameters was seen running"
-                self._store.event("unsupported", self.step, what="activations, loss", why=why)
+                self._store.event(
+                    "unsupported",
+                    self.step,
+                    message="no module that owns the optimizer's parameters was seen running: "
+                    "no activations, no loss closure, parameters named param0, param1, …",
+                )
         self._store.describe(
             optimizers=[t.describe() for t in self._tracked.values()],
             models=[
@@ -501,18 +505,14 @@ class Session:
             memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             status = "skipped:memory" if memory else f"unsupported:{error!r}"
             self._break(unit, status)
-            self._store.event(
-                "recorder error",
-                self.step,
-                what=unit,
-                error=repr(error),
-                traceback=traceback.format_exc(limit=-4),
-            )
-            self._store.warn(f"recording of {unit} stops at step {self.step}: {error!r}")
+            message = f"recording of {unit} stops at step {self.step}: {error!r}"
+            trace = traceback.format_exc(limit=-4)
+            self._store.event("recorder error", self.step, message=message, traceback=trace)
+            self._store.warn(message)
             return None
 
     def _unsupported(self, why: str) -> None:
-        self._store.event("unsupported", self.step, what="activations", why=why)
+        self._store.event("unsupported", self.step, message=f"no activation statistics: {why}")
         self._break("activations", f"unsupported:{why}")
 
     def _break(self, unit: str, status: str) -> None:

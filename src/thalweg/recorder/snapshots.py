@@ -19,23 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thalweg.numerics import BlockSketch
+from thalweg.recorder.stored_weights import SKETCHES
 
 __all__ = ["SketchWriter", "SnapshotSchedule", "SnapshotWriter"]
 
 REGULAR = 1024  # steps: up to here the schedule doubles, from here on it is regular
 SKETCHES_PER_OCTAVE = 256  # sketches before their interval doubles
-
-SKETCH_SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("time_s", pa.float64()),
-        ("part", pa.string()),
-        ("seed", pa.int64()),
-        ("dim", pa.int64()),
-        ("scale", pa.float32()),
-        ("values", pa.list_(pa.float16())),
-    ]
-)
 
 
 class SnapshotSchedule:
@@ -195,11 +184,11 @@ class SketchWriter:
         if self._stream is None:
             self._path.parent.mkdir(exist_ok=True)
             self._sink = pa.OSFile(str(self._path), "wb")
-            self._stream = pa.ipc.new_stream(self._sink, SKETCH_SCHEMA)
+            self._stream = pa.ipc.new_stream(self._sink, SKETCHES)
         columns = list(zip(*rows, strict=True))
         values = pa.array([v.astype(np.float16) for v in columns[-1]], pa.list_(pa.float16()))
-        arrays = [pa.array(c, f.type) for c, f in zip(columns[:-1], SKETCH_SCHEMA, strict=False)]
-        self._stream.write_batch(pa.record_batch([*arrays, values], schema=SKETCH_SCHEMA))
+        arrays = [pa.array(c, f.type) for c, f in zip(columns[:-1], SKETCHES, strict=False)]
+        self._stream.write_batch(pa.record_batch([*arrays, values], schema=SKETCHES))
         assert self._sink is not None
         self._sink.flush()
         self._last = step

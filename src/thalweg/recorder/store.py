@@ -59,7 +59,7 @@ def create(
     header["segments"] = []
     if occupied and resume:
         run = Run(path)
-        header, steps = dict(run.header), run.steps
+        header, steps = {**run.header, "wall_s": run.wall_s}, run.steps
         earlier = header.setdefault("segments", [])
         return header, len(earlier), int(steps[-1]) if len(steps) else 0
     if occupied:
@@ -110,8 +110,9 @@ class Store:
         self.path, self.rank, self.segment, self.first_step = path, rank, segment, first_step
         self._header = header
         self._quiet = quiet
-        self._start = time.perf_counter()
-        self._flushed = self._start
+        self._flushed = time.perf_counter()
+        # The clock of a run goes on where its last segment stopped.
+        self._start = self._flushed - float(header.pop("wall_s", 0.0))
         self._failed: OSError | None = None
         self._lock = threading.Lock()
         self._writer = MeasurementWriter(path / "measurements", rank=rank, segment=segment)
@@ -138,7 +139,7 @@ class Store:
         self.event("started", first_step, segment=segment)
 
     def elapsed(self) -> float:
-        """Seconds since this segment started."""
+        """Seconds of recorded training, over all segments."""
         return time.perf_counter() - self._start
 
     def series(self, instrument: str, part: str) -> int:
@@ -183,8 +184,10 @@ class Store:
         """Notes that the disk refused; says so once."""
         if self._failed is None:
             self._failed = error
-            self.event("disk error", self._segment["last_step"], error=str(error))
-            self.warn(f"cannot write to {self.path}: {error}. Training goes on, recording suffers")
+            lost = "rows are being lost" if self._writer.dropped else "no row is lost so far"
+            message = f"cannot write to {self.path}: {error}; training goes on, {lost}"
+            self.event("disk error", self._segment["last_step"], message=message)
+            self.warn(message)
 
     def say(self, message: str) -> None:
         """Tells the user, on stderr, from rank 0."""
