@@ -1,1 +1,1 @@
-"""Benchmarks beside their peers; each writes a JSON file under ``benchmarks/results``."""
+"""Benchmarks beside peers. Each module has ``main()`` and writes ``results/<name>.json``."""

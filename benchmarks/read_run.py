@@ -11,22 +11,19 @@ writes it; each reading ends in numpy arrays or an Arrow table that are checked 
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import facts
 from thalweg.recorder.measurements import MeasurementWriter
 from thalweg.recorder.run import Run
 
@@ -227,19 +224,6 @@ def check(name: str, result: Any, values: np.ndarray) -> None:
         assert np.array_equal(result["value"].to_numpy(), values.ravel()), name
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on, without names."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return {
-        "cpu": model or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": platform.system(),
-    }
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print and (unless quick) write ``benchmarks/results/read_run.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.read_run", description=__doc__)
@@ -253,12 +237,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             measured.append(measure(Path(folder), *plan))
     report = {
         "command": "python -m benchmarks.read_run",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pyarrow", "tensorboard", "protobuf")},
-        },
-        "machine": machine(),
+        **facts("numpy", "pyarrow", "tensorboard", "protobuf"),
         "notes": [
             "Files are in the page cache for both. Every reading starts from a fresh object.",
             "Blocks are interleaved after a warm-up of the run's readers; ratios are medians of "

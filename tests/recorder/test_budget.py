@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.recorder.budget import Budget
+from thalweg.recorder.budget import HEADROOM, UNSEEN_S, Budget
 
 
 @given(
@@ -24,13 +24,14 @@ def test_spending_stays_within_the_budget_but_for_the_first_runs(fraction, price
             if budget.affords(str(i)):
                 budget.charge(str(i), price)
     # What runs at every step is not the budget's to decide; one first run of each is a loan.
-    allowed = max(fraction * budget.bare_s, budget.common_s) + sum(prices)
+    assert budget.common_s == pytest.approx(3000 * (every_step + UNSEEN_S))
+    allowed = max(HEADROOM * fraction * budget.bare_s, budget.common_s) + sum(prices)
     assert budget.spent_s <= allowed * (1 + 1e-9)
     assert budget.achieved == pytest.approx(budget.spent_s / budget.bare_s)
 
 
 def test_units_of_different_price_get_equal_shares():
-    budget = Budget(0.1)
+    budget = Budget(0.1 / HEADROOM)
     budget.add("cheap")
     budget.add("dear")
     spent = {"cheap": 0.0, "dear": 0.0}
@@ -40,12 +41,13 @@ def test_units_of_different_price_get_equal_shares():
             if budget.affords(unit):
                 budget.charge(unit, price)
                 spent[unit] += price
-    assert spent["dear"] == pytest.approx(1.0, rel=0.02)
+    # A tenth of 20 s, less what is booked every step, halved.
+    assert spent["dear"] == pytest.approx((2.0 - 20_000 * UNSEEN_S) / 2, rel=0.03)
     assert spent["cheap"] == pytest.approx(0.2, rel=0.02)  # every step; it needs no more
 
 
 def test_a_declared_cost_keeps_the_first_run_until_it_is_affordable():
-    budget = Budget(0.05)
+    budget = Budget(0.05 / HEADROOM + UNSEEN_S / 1e-3 / HEADROOM)
     budget.add("curvature", cost=100)  # steps
     ran_at = None
     for step in range(5000):
@@ -76,7 +78,7 @@ def test_a_removed_unit_leaves_its_share_to_the_others():
     assert not budget.affords("b")
     for _ in range(1000):
         budget.pass_step(1e-3)
-    budget.charge("a", 0.024)
+    budget.charge("a", 0.016)
     assert budget.affords("a")
 
 

@@ -466,3 +466,22 @@ def test_torchscript_and_tracing_still_work_inside(run_dir):
         assert torch.isfinite(loss(scripted(torch.ones(3, 2)), torch.tensor([0, 1, 0])))
         traced = torch.fx.symbolic_trace(nn.CrossEntropyLoss())
         assert torch.isfinite(traced(torch.randn(3, 2), torch.tensor([0, 1, 0])))
+
+
+def test_a_model_first_called_inside_the_step_is_found(run_dir):
+    model = nn.Linear(3, 1)
+    lbfgs = torch.optim.LBFGS(model.parameters())
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = F.mse_loss(model(torch.ones(2, 3)), torch.zeros(2, 1))
+        loss.backward()
+        return loss
+
+    with thalweg.record(out=run_dir, overhead=EVERYTHING):  # neither model nor optimizer given
+        for _ in range(3):
+            lbfgs.step(closure)
+    run = thalweg.Run(run_dir)
+    assert run.parts("grad_norm") == ["", "bias", "weight"]
+    assert run.header["models"][0]["class"] == "Linear"
+    assert run.series("loss")[0].tolist() == run.series("grad_norm")[0].tolist() == [1, 2, 3]

@@ -100,11 +100,13 @@ def _finish(recording: Recording, status: str) -> None:
     steps = recording.step - store.first_step
     seen = recording.optimizers_seen
     if seen == 0:
-        message = (
-            "no torch.optim optimizer ever stepped in this process, so there is nothing to show. "
-            "A script that starts its workers itself is recorded under torchrun: "
-            "torchrun --nproc-per-node N -m thalweg record SCRIPT"
-        )
+        message = "the script ended before any optimizer stepped: nothing to show"
+        if status == "closed":
+            message = (
+                "no torch.optim optimizer ever stepped in this process, so there is nothing to show. "
+                "A script that starts its workers itself is recorded under torchrun: "
+                "torchrun --nproc-per-node N -m thalweg record SCRIPT"
+            )
         store.event("no optimizer stepped", recording.step, message=message)
         store.warn(message)
         recording.close(status)

@@ -163,33 +163,22 @@ class Session:
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Reads what must be read before the weights move."""
-        start = _clock()
-        tracked = self._tracked.get(id(optimizer))
-        if tracked is None:
-            if id(optimizer) in self._ignored:
-                return None
-            tracked = self._guarded("discovery", self._meet, optimizer)
-            # Done once, whatever the length of the training: no part of the price of a step.
-            self._budget.setup_s += _clock() - start
-            self._step_end += _clock() - start
-            start = _clock()
-            if tracked is None:
-                return None
-        self._in_step = True
+        if id(optimizer) in self._ignored:
+            return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        known = id(optimizer) in self._tracked
         if closure is not None:
-            self._loss_used = True  # the loss of this step is computed inside it
-        out = None
-        if self._norms_now:
-            self._guarded("norms", tracked.remember_weights)
-            if closure is None:
-                self._guarded("norms", self._read_gradients, tracked)
-            else:
-                out = self._watch_closure(tracked, closure, args, kwargs)
-            self._norms_s += _clock() - start
-        else:
-            self._budget.common_s += _clock() - start
-        return out
+            # Loss and gradients of this step come to be inside it, and so does, at the very first
+            # one, the model's first call.
+            self._in_step = self._loss_used = True
+            if known and not self._norms_now:
+                return None
+            return self._watch_closure(optimizer, closure, args, kwargs)
+        if not known and self._introduce(optimizer) is None:
+            return None
+        self._in_step = True
+        self._read_start(self._tracked[id(optimizer)])
+        return None
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Reads what the step did, decides what the next one is measured for."""
@@ -253,7 +242,7 @@ class Session:
         params = [p for g in optimizer.param_groups for p in g["params"]]
         known = {id(p) for t in self._tracked.values() for p in t.params}
         # Not ours, or one that a wrapper (SAM, Lookahead, ZeRO) steps inside its own step.
-        inner = bool(known) and known.issuperset(map(id, params)) and self._in_step
+        inner = bool(known) and self._in_step and known.issuperset(map(id, params))
         if inner or (self._only and id(optimizer) not in self._only):
             self._ignored.add(id(optimizer))
             return None
@@ -291,6 +280,24 @@ class Session:
         )
         return tracked
 
+    def _introduce(self, optimizer: Optimizer) -> Tracked | None:
+        """Meets an optimizer. Done once, however long the training: no part of a step's price."""
+        start = _clock()
+        tracked = self._guarded("discovery", self._meet, optimizer)
+        self._budget.setup_s += _clock() - start
+        self._step_end += _clock() - start
+        return tracked
+
+    def _read_start(self, tracked: Tracked) -> None:
+        """Reads what a step starts from: final gradients, weights."""
+        start = _clock()
+        if self._norms_now:
+            self._guarded("norms", tracked.remember_weights)
+            self._guarded("norms", self._read_gradients, tracked)
+            self._norms_s += _clock() - start
+        else:
+            self._budget.common_s += _clock() - start
+
     def _read_preclip(self, scale: Tensor | None) -> None:
         if self._plan.wants("grad_norm_preclip"):
             for tracked in self._tracked.values():
@@ -306,9 +313,9 @@ class Session:
         tracked.read_gradients()
 
     def _watch_closure(
-        self, tracked: Tracked, closure: Callable[[], Any], args: Any, kwargs: Any
+        self, optimizer: Optimizer, closure: Callable[[], Any], args: Any, kwargs: Any
     ) -> Any:
-        """Reads gradients after the closure's first call inside the step."""
+        """Reads the start of the step after the closure's first call inside it."""
         first = True
 
         def watched(*a: Any, **k: Any) -> Any:
@@ -316,9 +323,9 @@ class Session:
             out = closure(*a, **k)
             if first:
                 first = False
-                start = _clock()
-                self._guarded("norms", self._read_gradients, tracked)
-                self._norms_s += _clock() - start
+                tracked = self._tracked.get(id(optimizer)) or self._introduce(optimizer)
+                if tracked is not None:
+                    self._read_start(tracked)
             return out
 
         if len(args) > 1:
@@ -417,7 +424,10 @@ class Session:
 
     def _begin_activations(self) -> None:
         if is_compiled(self._models):
-            self._unsupported("torch.compile: module hooks do not fire in compiled code")
+            self._unsupported(
+                "torch.compile: module hooks do not fire in compiled code, and losses computed "
+                "there are not seen as val_loss"
+            )
             return
         if self._activations is None:
             self._activations = ActivationCapture(
