@@ -485,3 +485,24 @@ def test_a_model_first_called_inside_the_step_is_found(run_dir):
     assert run.parts("grad_norm") == ["", "bias", "weight"]
     assert run.header["models"][0]["class"] == "Linear"
     assert run.series("loss")[0].tolist() == run.series("grad_norm")[0].tolist() == [1, 2, 3]
+
+
+def test_the_header_says_what_the_doctor_needs(run_dir):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+    model[0].bias.requires_grad_(False)
+    sgd = torch.optim.SGD([*model[0].parameters(), *model[2].parameters()], 0.1)
+    x, y = torch.ones(5, 3), torch.ones(5, 1)
+    with thalweg.record(model, sgd, run_dir):
+        for _ in range(4):
+            sgd.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            sgd.step()
+    header = thalweg.Run(run_dir).header
+    assert header["models"][0]["frozen"] == ["0.bias"]
+    assert header["outside_optimizers"] == [
+        {"name": "1.weight", "gradient": True},
+        {"name": "1.bias", "gradient": True},
+    ]
+    assert header["loss_calls"] == [
+        {"call": "mse_loss", "inputs": [[5, 1], [5, 1]], "outputs": [[]]}
+    ]

@@ -8,6 +8,7 @@ priced by its own last runs, and a unit runs when its share covers its price.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 __all__ = ["Budget"]
@@ -23,6 +24,7 @@ class _Unit:
     weight: float
     cost: float  # in steps; the prior for the first price
     price: float | None = None  # seconds, once it has run
+    last: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     spent: float = 0.0
     runs: int = 0
 
@@ -87,15 +89,17 @@ class Budget:
         self.steps += 1
 
     def charge(self, unit: str, seconds: float) -> None:
-        """Books one run of a unit. Its price is the mean of this run and the price before."""
+        """Books one run of a unit. Its price is the median of its last three runs."""
         u = self._units.get(unit)
         if u is None:  # removed, or the work of every step
             self.common_s += seconds
             return
         u.spent += seconds
         u.runs += 1
-        # The first run pays for warming up (allocations, lazy imports), the second does not.
-        u.price = seconds if u.price is None or u.runs == 2 else 0.5 * (u.price + seconds)
+        # The lower middle: one run held up by something else must not price the unit out, and
+        # the first pays for warming up (allocations, lazy imports), which the second does not.
+        u.last.append(seconds)
+        u.price = sorted(u.last)[(len(u.last) - 1) // 2]
 
     def affords(self, unit: str) -> bool:
         """Whether the unit's share of the budget covers one more run."""

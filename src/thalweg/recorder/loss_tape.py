@@ -38,6 +38,7 @@ class _Call:
     kwargs: Any
     out: tuple[int, ...]
     name: str
+    shapes: tuple[list[list[int]], list[list[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,14 @@ class LossClosure:
                 values[index] = t
         terms = [values[i] if scale is None else values[i] / scale for i, scale in self.roots]
         return torch.stack([t.reshape(()) for t in terms]).sum()
+
+    def signature(self, most: int = 32) -> list[dict[str, Any]]:
+        """Name and tensor shapes (inputs, outputs) of each call after the models, in order."""
+        return [
+            {"call": call.name, "inputs": call.shapes[0], "outputs": call.shapes[1]}
+            for call in self.calls
+            if not isinstance(call.function, nn.Module)
+        ][:most]
 
     @contextmanager
     def preserved(self, seed: int = 0) -> Iterator[None]:
@@ -194,16 +203,26 @@ class LossTape:
             self._append(model, args, kwargs, _tensors(out), type(model).__name__)
 
     def _write(self, func: Any, args: Any, kwargs: Any, out: list[Tensor], name: str) -> None:
+        inputs = [list(x.shape) for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         held_args, held_kwargs = tree_map(self._hold, (args, kwargs))
-        self._append(func, held_args, held_kwargs, out, name)
+        self._append(func, held_args, held_kwargs, out, name, inputs)
 
-    def _append(self, func: Any, args: Any, kwargs: Any, out: list[Tensor], name: str) -> None:
+    def _append(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        out: list[Tensor],
+        name: str,
+        inputs: Sequence[list[int]] = (),
+    ) -> None:
         indices = []
         for t in out:
             self._slots[t] = self._count
             indices.append(self._count)
             self._count += 1
-        self._calls.append(_Call(func, args, kwargs, tuple(indices), name))
+        shapes = list(inputs), [list(t.shape) for t in out]
+        self._calls.append(_Call(func, args, kwargs, tuple(indices), name, shapes))
 
     def _hold(self, x: Any) -> Any:
         """An argument as the tape keeps it: a slot, a parameter itself, or a detached constant."""

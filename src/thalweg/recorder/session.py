@@ -112,6 +112,7 @@ class Session:
         self._loss_used = True  # the next backward starts a new sum
         self._backwards = 0
         self._scaled: tuple[Tensor, Tensor] | None = None
+        self._loss_scale: Tensor | None = None
         self._in_step = False
         self._evaluation, self._doubtful = Evaluation(), Evaluation()
 
@@ -136,7 +137,7 @@ class Session:
 
     def after_scale(self, scaled: Tensor, scale: Tensor) -> None:
         """A gradient scaler multiplied a loss."""
-        self._scaled = (scaled, scale)
+        self._scaled, self._loss_scale = (scaled, scale), scale
 
     def after_backward(self, roots: Any, gradients: Any) -> None:
         """Adds the root to the loss of this step; reads gradients before anyone clips them."""
@@ -361,7 +362,8 @@ class Session:
             )
             rows = [nan] * len(codes), None, [why] * len(codes)
             self._store.rows(self.step, codes, rows[0], at, *rows[1:])
-            self._store.event("skipped step", self.step, why="non-finite gradients (GradScaler)")
+            scale = None if self._loss_scale is None else float(self._loss_scale)
+            self._store.event("skipped step", self.step, why=why, loss_scale=scale)
         elif self._norms_now:
             now = _clock()
             self._guarded("norms", self._send_norms, tracked, at)
@@ -386,6 +388,7 @@ class Session:
         if self._discovery is not None and self.step - self._store.first_step >= 2:
             self._discovery.close()
             self._discovery = None
+            self._store.describe(outside_optimizers=self._outside_optimizers())
         if self._schedule.next <= self.step and self._budget.affords("snapshots"):
             self._timed("snapshots", self._write_snapshot)
         if self._sketches.due(self.step) and self._budget.affords("sketches"):
@@ -412,6 +415,17 @@ class Session:
         if self.step >= self._next_record:
             self._next_record = self.step + _largest(self._budget.steps_until("norms"))
         return self.step + 1 >= self._next_record
+
+    def _outside_optimizers(self) -> list[dict[str, Any]]:
+        """Trainable parameters that no optimizer holds, and whether they get gradients."""
+        held = {id(p) for t in self._tracked.values() for p in t.params}
+        params = [p for m in self._models for p in m.parameters()]
+        left = [p for p in params if p.requires_grad and id(p) not in held]
+        names = parameter_names(self._models, left)
+        return [
+            {"name": name, "gradient": p.grad is not None}
+            for name, p in zip(names, left, strict=True)
+        ]
 
     def _write_validation(self) -> None:
         evaluation = self._evaluation if self._evaluation else self._doubtful
@@ -469,7 +483,8 @@ class Session:
         tape.close()
         self.closure = tape.closure
         said = tape.closure.description if tape.closure else f"unsupported:{tape.why_not}"
-        self._store.describe(loss_closure=said)
+        calls = tape.closure.signature() if tape.closure else []
+        self._store.describe(loss_closure=said, loss_calls=calls)
 
     def _write_snapshot(self) -> None:
         tensors: dict[str, Tensor] = {}
@@ -590,6 +605,7 @@ def _describe(model: nn.Module, label: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for _, p in params),
         "trainable": sum(p.numel() for _, p in params if p.requires_grad),
         "tensors": {n: list(p.shape) for n, p in params},
+        "frozen": [n for n, p in params if not p.requires_grad],
     }
 
 
