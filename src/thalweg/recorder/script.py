@@ -103,8 +103,8 @@ def _finish(recording: Recording, status: str) -> None:
         message = "the script ended before any optimizer stepped: nothing to show"
         if status == "closed":
             message = (
-                "no torch.optim optimizer ever stepped in this process, so there is nothing to show. "
-                "A script that starts its workers itself is recorded under torchrun: "
+                "no torch.optim optimizer ever stepped in this process, so there is nothing to "
+                "show. A script that starts its workers itself is recorded under torchrun: "
                 "torchrun --nproc-per-node N -m thalweg record SCRIPT"
             )
         store.event("no optimizer stepped", recording.step, message=message)

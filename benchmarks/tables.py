@@ -1,0 +1,124 @@
+"""Puts the figures of ``results/*.json`` into the tables of the docs.
+
+    python -m benchmarks.tables          # rewrite
+    python -m benchmarks.tables --check  # exit 1 if a table is not current
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def overhead() -> list[list[str]]:
+    """Recorded over bare, and the peer."""
+    result = _load("overhead")
+    rows = [["training", "parameters", "ms a step", "recorded ÷ bare", "with open and close"]]
+    for name, r in result["trainings"].items():
+        rows.append(
+            [
+                name,
+                f"{r['parameters']:,}",
+                f"{r['bare_ms_per_step']:.2f}",
+                _ratio(r),
+                f"{r['ratio_with_open_and_close']:.3f}",
+            ]
+        )
+    for peer, presets in result.items():
+        if peer.startswith("cockpit"):
+            label, _, training = peer.partition(", ")
+            for preset, r in presets.items():
+                rows.append([f"{label}, {preset}; {training}", "", "", _ratio(r), ""])
+    return rows
+
+
+def growth() -> list[list[str]]:
+    """Overhead and memory against the size of the model."""
+    rows = [["", "parameters", "ms a step", "recorded ÷ bare", "memory held ÷ parameter bytes"]]
+    for name, r in _load("overhead")["growth"].items():
+        rows.append(
+            [
+                name.replace("x", "×"),
+                f"{r['parameters']:,}",
+                f"{r['bare_ms_per_step']:.2f}",
+                _ratio(r),
+                f"{r['per_parameter_byte']:.2f}",
+            ]
+        )
+    return rows
+
+
+def read() -> list[list[str]]:
+    """Reading beside TensorBoard, at the full size."""
+    full = _load("read_run")["measurements"][-1]
+    seconds = full["read_s_median"]
+    names = {
+        "table": "whole table",
+        "all_series": "all series, one pass",
+        "each_series": "all series, one call each",
+        "one_series": "one series",
+    }
+    rows = [["reading", "Thalweg, s", "TensorBoard, s", "times faster"]]
+    peer = seconds["tensorboard_event_accumulator"]
+    for key, label in names.items():
+        ratio = full["times_faster_than_event_accumulator"][key]
+        rows.append([label, f"{seconds[key]:.3g}", f"{peer:.3g}", f"{ratio:,.0f}"])
+    return rows
+
+
+TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "overhead": overhead,
+    "growth": growth,
+    "read": read,
+}
+
+
+def render(text: str) -> str:
+    """A page with each of its tables filled in."""
+
+    def fill(match: re.Match[str]) -> str:
+        rows = TABLES[match[1]]()
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        lines.insert(1, "|" + "---|" * len(rows[0]))
+        return "\n".join([f"<!-- table: {match[1]} -->", *lines, "<!-- end -->"])
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def stale() -> list[Path]:
+    """Pages whose tables differ from the results."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    return [p for p in pages if render(p.read_text()) != p.read_text()]
+
+
+def main() -> int:
+    """Rewrites or checks."""
+    pages = stale()
+    if "--check" in sys.argv:
+        for page in pages:
+            print(f"{page.relative_to(ROOT)} is not current: python -m benchmarks.tables")
+        return int(bool(pages))
+    for page in pages:
+        page.write_text(render(page.read_text()))
+        print(f"wrote {page.relative_to(ROOT)}")
+    return 0
+
+
+def _load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _ratio(r: dict[str, Any]) -> str:
+    low, high = r["ratio_quartiles"]
+    return f"{r['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
