@@ -1,7 +1,7 @@
 """Puts the figures of ``results/*.json`` into the tables of the docs.
 
-    python -m benchmarks.tables          # rewrite
-    python -m benchmarks.tables --check  # exit 1 if a table is not current
+python -m benchmarks.tables          # rewrite
+python -m benchmarks.tables --check  # exit 1 if a table is not current
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_interval_doubles_so_that_long_runs_stay_small(tmp_path):
     writer.start("", weights)
     written = 0
     for step in range(1, 5000):
-        if writer.due(step):
+        if writer.next <= step:
             writer.write(step, 0.0, {"": weights})
             written += 1
     writer.close()

@@ -16,7 +16,7 @@ __all__ = ["Budget"]
 # Recording also costs what no clock inside it sees: the way into each hook, colder caches, a share
 # of the garbage collection. The first is booked per step; the rest is what headroom is left for.
 UNSEEN_S = 6e-6
-HEADROOM = 0.8
+HEADROOM = 0.7
 
 
 @dataclass
@@ -57,6 +57,9 @@ class Budget:
     setup_s: float = 0.0
     steps: int = 0
     _units: dict[str, _Unit] = field(default_factory=dict)
+    _units_s: float = 0.0
+    # Per priced unit: what the purse must hold before it may run again.
+    _needs: dict[str, float] = field(default_factory=dict)
     _weights: float = 0.0
 
     def __post_init__(self) -> None:
@@ -75,17 +78,21 @@ class Budget:
             cost: what its first run is likely to cost, in training steps; 0: try it and see.
         """
         self._units[unit] = _Unit(weight, cost)
-        self._weights = sum(u.weight for u in self._units.values())
+        self._weigh()
 
     def remove(self, unit: str) -> None:
         """Drops a unit that cannot run here; its share goes to the others."""
-        self._units.pop(unit, None)
-        self._weights = sum(u.weight for u in self._units.values())
+        dropped = self._units.pop(unit, None)
+        if dropped is not None:
+            self._units_s -= dropped.spent
+            self.common_s += dropped.spent
+        self._weigh()
 
     def pass_step(self, bare_s: float) -> None:
         """Books one step of the training."""
-        self.bare_s += max(0.0, bare_s - UNSEEN_S)
-        self.common_s += min(UNSEEN_S, max(0.0, bare_s))
+        if bare_s > UNSEEN_S:
+            self.bare_s += bare_s - UNSEEN_S
+            self.common_s += UNSEEN_S
         self.steps += 1
 
     def charge(self, unit: str, seconds: float) -> None:
@@ -94,31 +101,41 @@ class Budget:
         if u is None:  # removed, or the work of every step
             self.common_s += seconds
             return
+        self._units_s += seconds
         u.spent += seconds
         u.runs += 1
         # The lower middle: one run held up by something else must not price the unit out, and
         # the first pays for warming up (allocations, lazy imports), which the second does not.
         u.last.append(seconds)
         u.price = sorted(u.last)[(len(u.last) - 1) // 2]
+        self._needs[unit] = (u.spent + u.price) * self._weights / u.weight
 
     def affords(self, unit: str) -> bool:
         """Whether the unit's share of the budget covers one more run."""
+        needs = self._needs.get(unit)
+        if needs is not None:
+            return needs <= HEADROOM * self.fraction * self.bare_s - self.common_s
         u = self._units.get(unit)
         if u is None:
             return False
-        price = u.price
-        if price is None:
-            if u.cost == 0:
-                return True
-            if self.steps == 0:
-                return False
-            price = u.cost * self.bare_s / self.steps
-        share = u.weight / self._weights * self._purse()
-        return u.spent + price <= share
+        if u.cost == 0:
+            return True
+        if self.steps == 0:
+            return False
+        price = u.cost * self.bare_s / self.steps
+        return price * self._weights / u.weight <= self._purse()
 
     def _purse(self) -> float:
         """Seconds that all units together may have spent by now."""
         return HEADROOM * self.fraction * self.bare_s - self.common_s
+
+    def _weigh(self) -> None:
+        self._weights = sum(u.weight for u in self._units.values())
+        self._needs = {
+            name: (u.spent + u.price) * self._weights / u.weight
+            for name, u in self._units.items()
+            if u.price is not None
+        }
 
     def steps_until(self, unit: str) -> int:
         """About how many steps it takes until the unit's share covers one more run, ≥ 1."""
@@ -133,7 +150,7 @@ class Budget:
     @property
     def spent_s(self) -> float:
         """Seconds that recording took, in all."""
-        return self.common_s + sum(u.spent for u in self._units.values())
+        return self.common_s + self._units_s
 
     @property
     def achieved(self) -> float:

@@ -29,15 +29,15 @@ class Scalars:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[int, float, int, Tensor]] = []
+        self._waiting: list[tuple[int, float, list[int], Tensor]] = []
         self._travelling: list[tuple[Any, Tensor, Callable[[list[float]], None]]] = []
 
-    def add_one(self, step: int, time_s: float, code: int, value: Tensor) -> None:
-        """A single figure of a step, such as its loss."""
-        if value.device.type == "cpu":
-            self._store.rows(step, [code], [float(value)], time_s)
+    def add_one(self, step: int, time_s: float, codes: list[int], value: Tensor) -> None:
+        """A single figure of a step, such as its loss; ``codes`` holds its one series."""
+        if value.is_cpu:
+            self._store.rows(step, codes, [value.item()], time_s)
         else:
-            self._waiting.append((step, time_s, code, value.reshape(())))
+            self._waiting.append((step, time_s, codes, value.reshape(())))
 
     def add_many(
         self, step: int, time_s: float, codes: Sequence[int], values: Sequence[Tensor]
@@ -94,24 +94,27 @@ class Scalars:
 
         self._send(packed, arrive)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything has not been delivered."""
+        return bool(self._waiting or self._travelling)
+
     def drain(self, everything: bool = False) -> None:
         """Delivers what has arrived.
 
         Args:
             everything: waits for what has not.
         """
-        if not self._waiting and not self._travelling:
-            return
         if self._waiting and (everything or len(self._waiting) >= MOST_WAITING):
             waiting, self._waiting = self._waiting, []
-            by_device: dict[torch.device, list[tuple[int, float, int, Tensor]]] = {}
+            by_device: dict[torch.device, list[tuple[int, float, list[int], Tensor]]] = {}
             for row in waiting:
                 by_device.setdefault(row[3].device, []).append(row)
             for rows in by_device.values():
 
                 def arrive(values: list[float], rows: Any = rows) -> None:
-                    for (step, time_s, code, _), value in zip(rows, values, strict=True):
-                        self._store.rows(step, [code], [value], time_s)
+                    for (step, time_s, codes, _), value in zip(rows, values, strict=True):
+                        self._store.rows(step, codes, [value], time_s)
 
                 self._send(torch.stack([r[3].float() for r in rows]), arrive)
         while self._travelling:

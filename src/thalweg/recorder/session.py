@@ -29,7 +29,7 @@ from thalweg.recorder.loss_tape import LossClosure, LossTape
 from thalweg.recorder.plan import Plan
 from thalweg.recorder.scalars import Scalars
 from thalweg.recorder.snapshots import SketchWriter, SnapshotSchedule, SnapshotWriter
-from thalweg.recorder.store import Store
+from thalweg.recorder.store import FLUSH_S, Store
 from thalweg.recorder.tracked import Tracked
 from thalweg.recorder.validation import Evaluation
 
@@ -83,6 +83,7 @@ class Session:
         self.step = store.first_step
         self.closure: LossClosure | None = None
         self._store, self._plan = store, plan
+        self._wants_loss, self._wants_lr = plan.wants("loss"), plan.wants("lr")
         self._budget = Budget(overhead)
         for unit in plan.units():
             self._budget.add(unit)
@@ -142,13 +143,16 @@ class Session:
     def after_backward(self, roots: Any, gradients: Any) -> None:
         """Adds the root to the loss of this step; reads gradients before anyone clips them."""
         start = _clock()
-        root = roots[0] if isinstance(roots, list | tuple) and len(roots) == 1 else roots
-        scaled, self._scaled = self._scaled, None
-        scale = scaled[1] if scaled is not None and scaled[0] is root else None
-        if self._doubtful:
-            self._doubtful.clear()  # a model that trains in eval mode
         if self._in_step and not self._loss_used:
             return  # a closure evaluated again inside one step (LBFGS): its first loss counts
+        root, scale = roots, None
+        if type(roots) in (list, tuple) and len(roots) == 1:
+            root = roots[0]
+        if self._scaled is not None:
+            scale = self._scaled[1] if self._scaled[0] is root else None
+            self._scaled = None
+        if self._doubtful.batches:
+            self._doubtful.clear()  # a model that trains in eval mode
         if isinstance(root, Tensor) and root.numel() == 1 and gradients is None:
             value = root.detach() if scale is None else root.detach() / scale
             self._loss = value if self._loss_used or self._loss is None else self._loss + value
@@ -164,10 +168,14 @@ class Session:
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Reads what must be read before the weights move."""
+        tracked = self._tracked.get(id(optimizer))
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if tracked is not None and closure is None and not self._norms_now:
+            self._in_step = True
+            return None
         if id(optimizer) in self._ignored:
             return None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        known = id(optimizer) in self._tracked
+        known = tracked is not None
         if closure is not None:
             # Loss and gradients of this step come to be inside it, and so does, at the very first
             # one, the model's first call.
@@ -175,10 +183,10 @@ class Session:
             if known and not self._norms_now:
                 return None
             return self._watch_closure(optimizer, closure, args, kwargs)
-        if not known and self._introduce(optimizer) is None:
-            return None
-        self._in_step = True
-        self._read_start(self._tracked[id(optimizer)])
+        tracked = tracked or self._introduce(optimizer)
+        if tracked is not None:
+            self._in_step = True
+            self._read_start(tracked)
         return None
 
     def after_step(self, optimizer: Optimizer) -> None:
@@ -339,20 +347,20 @@ class Session:
         self._in_step = False
         tracked.count += 1
         leads = tracked.count > self.step - self._store.first_step
-        if self._evaluation or self._doubtful:
+        if self._evaluation.batches or self._doubtful.batches:
             self._write_validation()
         if leads:
             self.step += 1
-        at = self._store.elapsed()
+        at = start - self._store.start
         # Optimizers that share one backward each get its loss; none gets the same one twice.
         if self._loss is not None and tracked.backwards != self._backwards:
             tracked.backwards = self._backwards
-            if self._plan.wants("loss"):
-                send = self._scalars.add_one
-                self._guarded("loss", send, self.step, at, tracked.loss_code, self._loss)
+            if self._wants_loss:
+                self._scalars.add_one(self.step, at, tracked.loss_codes, self._loss)
         self._loss_used = True
-        for code, value in tracked.changed_learning_rates():
-            self._store.rows(self.step, [code], [value], at)
+        if self._wants_lr and tracked.learning_rates_changed():
+            for code, value in tracked.learning_rate_rows():
+                self._store.rows(self.step, [code], [value], at)
         if not stepped or (self._norms_now and tracked.skipped_inside()):
             tracked.forget()
             codes = [c[0] for name, c in tracked.codes.items() if name != "weight_norm"]
@@ -379,8 +387,10 @@ class Session:
 
     def _between_steps(self, at: float) -> None:
         """Closes the captures of the step that ended and plans the next."""
-        spent = self._budget.spent_s - self._spent_at_end
-        self._budget.pass_step(_clock() - self._step_end - spent)
+        budget, start = self._budget, _clock()
+        spent = budget.spent_s
+        budget.pass_step(start - self._step_end - (spent - self._spent_at_end))
+        spent = budget.spent_s
         if self._activations_now:
             self._timed("activations", self._end_activations, at)
         if self._tape is not None:
@@ -389,27 +399,28 @@ class Session:
             self._discovery.close()
             self._discovery = None
             self._store.describe(outside_optimizers=self._outside_optimizers())
-        if self._schedule.next <= self.step and self._budget.affords("snapshots"):
+        if self._schedule.next <= self.step and budget.affords("snapshots"):
             self._timed("snapshots", self._write_snapshot)
-        if self._sketches.due(self.step) and self._budget.affords("sketches"):
+        if self._sketches.next <= self.step and budget.affords("sketches"):
             self._timed("sketches", self._write_sketches, at)
-        start = _clock()
-        self._norms_now = self._plan.norms and "norms" not in self._broken and self._record_next()
-        if self._budget.affords("activations") and self._models:
+        start += budget.spent_s - spent  # what the units took is booked on them
+        self._norms_now = self._record_next() if self._sharded else budget.affords("norms")
+        if budget.affords("activations") and self._models:
             self._guarded("activations", self._begin_activations)
         if self._tape_wanted and self._roots and self.step - self._store.first_step >= 2:
             self._tape_wanted = False
             self._guarded("loss tape", self._begin_tape)
-        self._guarded("scalars", self._scalars.drain)
-        if self._store.stale():
+        if self._scalars.waiting:
+            self._guarded("scalars", self._scalars.drain)
+        if start - self._store.flushed > FLUSH_S:
             self._store.flush()
         self._step_end = _clock()
-        self._budget.common_s += self._step_end - start
-        self._spent_at_end = self._budget.spent_s
+        budget.common_s += self._step_end - start
+        self._spent_at_end = budget.spent_s
 
     def _record_next(self) -> bool:
-        if not self._sharded:
-            return self._budget.affords("norms")
+        if not self._plan.norms or "norms" in self._broken:
+            return False
         # Norms of sharded weights are collective: every rank must take them on the same step, so
         # the next one is agreed on at each record and no rank measures in between.
         if self.step >= self._next_record:
@@ -428,7 +439,7 @@ class Session:
         ]
 
     def _write_validation(self) -> None:
-        evaluation = self._evaluation if self._evaluation else self._doubtful
+        evaluation = self._evaluation if self._evaluation.batches else self._doubtful
         mean, error = evaluation.result()
         self._doubtful.clear()
         code = self._store.series("val_loss", "")
@@ -578,7 +589,7 @@ class Session:
         self._detach()
         _live.discard(self)
         self._watchdog.stop()
-        if self._evaluation or self._doubtful:
+        if self._evaluation.batches or self._doubtful.batches:
             self._guarded("val_loss", self._write_validation)
         if self._tracked and self._snapshots.latest != self.step:
             self._guarded("snapshots", self._write_snapshot)

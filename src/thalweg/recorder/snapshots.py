@@ -138,6 +138,9 @@ class SketchWriter:
         segment: of the run.
         seed: of the sketch; the same for all steps of a run.
         dim: numbers per sketch.
+
+    Attributes:
+        next: the step from which on one is due.
     """
 
     def __init__(
@@ -149,12 +152,8 @@ class SketchWriter:
         self._sink: pa.OSFile | None = None
         self._stream: pa.RecordBatchStreamWriter | None = None
         self.interval = 1
+        self.next = 0
         self._written = 0
-        self._last = -1
-
-    def due(self, step: int) -> bool:
-        """Whether the interval has passed."""
-        return self._last < 0 or step - self._last >= self.interval
 
     def start(self, part: str, params: Sequence[Tensor]) -> None:
         """Takes θ₀ of a param group."""
@@ -191,10 +190,10 @@ class SketchWriter:
         self._stream.write_batch(pa.record_batch([*arrays, values], schema=SKETCHES))
         assert self._sink is not None
         self._sink.flush()
-        self._last = step
         self._written += 1
         if self._written % SKETCHES_PER_OCTAVE == 0:
             self.interval *= 2
+        self.next = step + self.interval
 
     def close(self) -> None:
         """Ends the stream."""

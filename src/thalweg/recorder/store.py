@@ -90,6 +90,8 @@ class Store:
 
     Attributes:
         path, rank, segment, first_step: as given.
+        start: when the clock of the run stood at 0, by ``time.perf_counter``.
+        flushed: when rows were last handed to the system, likewise.
     """
 
     def __init__(
@@ -110,9 +112,9 @@ class Store:
         self.path, self.rank, self.segment, self.first_step = path, rank, segment, first_step
         self._header = header
         self._quiet = quiet
-        self._flushed = time.perf_counter()
+        self.flushed = time.perf_counter()
         # The clock of a run goes on where its last segment stopped.
-        self._start = self._flushed - float(header.pop("wall_s", 0.0))
+        self.start = self.flushed - float(header.pop("wall_s", 0.0))
         self._failed: OSError | None = None
         self._lock = threading.Lock()
         self._writer = MeasurementWriter(path / "measurements", rank=rank, segment=segment)
@@ -140,7 +142,7 @@ class Store:
 
     def elapsed(self) -> float:
         """Seconds of recorded training, over all segments."""
-        return time.perf_counter() - self._start
+        return time.perf_counter() - self.start
 
     def series(self, instrument: str, part: str) -> int:
         """The code of a series."""
@@ -170,12 +172,12 @@ class Store:
 
     def stale(self, seconds: float = FLUSH_S) -> bool:
         """Whether rows have waited longer than this."""
-        return time.perf_counter() - self._flushed > seconds
+        return time.perf_counter() - self.flushed > seconds
 
     def flush(self) -> None:
         """Hands all rows to the system: they survive a kill from here on."""
         with self._lock:
-            self._flushed = time.perf_counter()
+            self.flushed = time.perf_counter()
             self._writer.flush()
         if self._writer.error is not None:
             self.fail(self._writer.error)

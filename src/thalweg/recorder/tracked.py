@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,8 +56,8 @@ class Tracked:
         self.backwards = 0
         self._found_inf: Tensor | None = None
         self._store, self._plan = store, plan
-        self._learning_rates: dict[str, float] = {}
-        self.loss_code = store.series("loss", self.label)
+        self._learning_rates: list[Any] = []
+        self.loss_codes = [store.series("loss", self.label)]
         self.rebuild(names)
 
     def rebuild(self, names: Sequence[str]) -> None:
@@ -156,20 +156,22 @@ class Tracked:
 
     # -- learning rates, groups, description ---------------------------------------------------
 
-    def changed_learning_rates(self) -> Iterator[tuple[int, float]]:
+    def learning_rates_changed(self) -> bool:
+        """Whether any learning rate is not what it last was."""
+        # One kept in a tensor is compared by value, which waits for its device.
+        return self._learning_rates != [g.get("lr") for g in self.optimizer.param_groups]
+
+    def learning_rate_rows(self) -> list[tuple[int, float]]:
         """Series and value of every learning rate that is not what it last was."""
-        if not self._plan.wants("lr"):
-            return
-        for i, group in enumerate(self.optimizer.param_groups):
-            lr = group.get("lr")
-            if isinstance(lr, Tensor):
-                # Reading a tensor on a device waits for it; only schedulers of compiled or
-                # capturable optimizers keep one.
-                lr = float(lr)
-            part = self._group_part(i)
-            if lr is not None and self._learning_rates.get(part) != lr:
-                self._learning_rates[part] = lr
-                yield self._store.series("lr", part), float(lr)
+        rates = [g.get("lr") for g in self.optimizer.param_groups]
+        numbers = [float(lr) if isinstance(lr, Tensor) else lr for lr in rates]
+        before = self._learning_rates + [None] * len(numbers)
+        self._learning_rates = numbers
+        return [
+            (self._store.series("lr", self._group_part(i)), float(lr))
+            for i, lr in enumerate(numbers)
+            if lr is not None and before[i] != lr
+        ]
 
     def groups(self) -> list[tuple[str, list[Tensor]]]:
         """Part and parameters of each param group."""

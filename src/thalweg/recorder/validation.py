@@ -16,31 +16,34 @@ class Evaluation:
     """Losses computed between two training steps without gradients.
 
     The mean is weighted by the number of samples in each batch; the standard error is that of the
-    weighted mean over batches. Nothing is read from the device until ``result``.
+    weighted mean over batches. Little is read from the device before ``result``.
+
+    Attributes:
+        batches: how many losses there are.
     """
 
     def __init__(self) -> None:
+        self.batches = 0
         self._kept: list[tuple[Tensor, int]] = []
-        self._sums = [0.0, 0.0, 0.0, 0.0]  # batches, Σn, Σn·loss, Σn·loss²
-
-    def __bool__(self) -> bool:
-        return bool(self._kept) or self._sums[0] > 0
+        self._sums = [0.0, 0.0, 0.0]  # Σn, Σn·loss, Σn·loss²
 
     def add(self, loss: Tensor, samples: int) -> None:
         """Adds the loss of one batch: a mean over it, or one value per sample."""
+        self.batches += 1
         self._kept.append((loss if loss.ndim == 0 else loss.mean(), samples))
         if len(self._kept) >= MOST_KEPT:
             self._sum_up()
 
     def clear(self) -> None:
         """Forgets everything."""
+        self.batches = 0
         self._kept.clear()
-        self._sums = [0.0, 0.0, 0.0, 0.0]
+        self._sums = [0.0, 0.0, 0.0]
 
     def result(self) -> tuple[float, float]:
         """Mean and its standard error (nan for fewer than two batches); then starts anew."""
         self._sum_up()
-        batches, n, total, squares = self._sums
+        batches, (n, total, squares) = self.batches, self._sums
         self.clear()
         if n == 0:
             return math.nan, math.nan
@@ -56,7 +59,6 @@ class Evaluation:
         kept, self._kept = self._kept, []
         losses = torch.stack([loss.detach().to(kept[0][0].device) for loss, _ in kept])
         for value, n in zip(losses.tolist(), (n for _, n in kept), strict=True):
-            self._sums[0] += 1
-            self._sums[1] += n
-            self._sums[2] += n * value
-            self._sums[3] += n * value * value
+            self._sums[0] += n
+            self._sums[1] += n * value
+            self._sums[2] += n * value * value
