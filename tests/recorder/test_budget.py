@@ -78,7 +78,7 @@ def test_a_removed_unit_leaves_its_share_to_the_others():
     assert not budget.affords("b")
     for _ in range(1000):
         budget.pass_step(1e-3)
-    budget.charge("a", 0.016)
+    budget.charge("a", 0.014)
     assert budget.affords("a")
 
 
