@@ -184,11 +184,7 @@ def _leave_one_out(Omega: Tensor, Y: Tensor, Q: Tensor, R: Tensor, Z: Tensor) ->
     X = Q.T @ Omega
     X = X - S * (S * X).sum(0)
     inside = H.trace() - (S * (H @ S)).sum(0)
-    outside = (
-        (Omega * Y).sum(0)
-        - (X * (Z.T @ Omega + Q.T @ Y)).sum(0)
-        + (X * (H @ X)).sum(0)
-    )
+    outside = (Omega * Y).sum(0) - (X * (Z.T @ Omega + Q.T @ Y)).sum(0) + (X * (H @ X)).sum(0)
     return inside + outside
 
 
