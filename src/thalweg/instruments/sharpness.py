@@ -80,15 +80,11 @@ def sharpness(
         >>> round(top.value, 4), top.status
         (6.0, 'ok')
     """
-    params = [p for p in params]
+    params = list(params)
     scale = None if preconditioner is None else _inverse_root(preconditioner, params)
 
     def measure(H: CurvatureOperator) -> Sharpness:
-        operator: LinearOperator = H
-        if scale is not None:
-            operator = LinearOperator(
-                lambda v: scale * H.matvec(scale * v), H.dim, dtype=H.dtype, device=H.device
-            )
+        operator = H if scale is None else _scaled(H, scale)
         top = eigsh(
             operator,
             tol=tol,
@@ -115,6 +111,13 @@ def sharpness(
 
     nan = float("nan")
     return hessian_reading(closure, params, measure, lambda status: Sharpness(nan, nan, status))
+
+
+def _scaled(H: LinearOperator, scale: Tensor) -> LinearOperator:
+    def matvec(v: Tensor) -> Tensor:
+        return scale * H.matvec(scale * v)
+
+    return LinearOperator(matvec, H.dim, dtype=H.dtype, device=H.device)
 
 
 def _inverse_root(preconditioner: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:

@@ -270,6 +270,7 @@ def _hessian_product(
 ) -> tuple[Tensor, Product]:
     loss = _scalar(closure())
     grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
+    _check_twice(grads)
     return loss.detach(), lambda v: _vjp(grads, params, v)
 
 
@@ -301,6 +302,7 @@ def _ggn_product(
         raise ValueError("ggnvp: loss_fn never called the model it was given")
     z = tuple(outputs)
     slope = torch.autograd.grad(loss, z, create_graph=True, allow_unused=True)
+    _check_twice(slope)
     dummy = tuple(torch.zeros_like(t, requires_grad=True) for t in z)
     pulled = torch.autograd.grad(z, params, dummy, create_graph=True, allow_unused=True)
 
@@ -325,6 +327,19 @@ def _vjp(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], v: Tensors)
     )
 
 
+def _check_twice(grads: Sequence[Tensor | None]) -> None:
+    """Refuses a graph with a backward marked once_differentiable, which autograd would skip."""
+    stack: list[Any] = [g.grad_fn for g in grads if g is not None and g.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("second derivative not implemented: a once_differentiable backward")
+        fresh = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= fresh
+        stack.extend(fresh)
+
+
 def _scalar(loss: Tensor) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
         got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -332,7 +347,10 @@ def _scalar(loss: Tensor) -> Tensor:
             f"curvature: the closure must return a differentiable scalar loss, got {got}; compute "
             "it with gradients on and call no backward"
         )
-    return loss.reshape(())
+    # A factor that requires grad makes every gradient require it: a backward that can't be
+    # differentiated then shows in its graph and does not pass for that of a linear loss.
+    one = torch.ones((), dtype=loss.dtype, device=loss.device, requires_grad=True)
+    return loss.reshape(()) * one
 
 
 def _checked(params: Sequence[Tensor], who: str) -> Tensors:

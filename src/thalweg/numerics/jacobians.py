@@ -196,7 +196,8 @@ def _trains(module: nn.Module) -> bool:
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:
-    weights = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    weights: list[tuple[str, Tensor]] = []
+    weights += [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not weights:
         raise ValueError("jacobian: no parameter of the model requires grad")
     return weights
