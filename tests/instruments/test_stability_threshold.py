@@ -55,7 +55,8 @@ def test_adam_with_its_preconditioner_held_diverges_just_beyond_it(beta, decay):
         theta, m = 1e-3, 0.0
         for _ in range(3000):
             m = beta * m + (1 - beta) * factor * at.threshold * D * theta
-            theta -= lr * decay * theta + lr * m / (1 - beta**step) / D
+            # bias correction left out: it makes the first steps large, not unstable
+            theta -= lr * decay * theta + lr * m / D
             if abs(theta) > 1e6:
                 break
         assert (abs(theta) > 1.0) == (factor > 1)
