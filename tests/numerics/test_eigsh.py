@@ -103,6 +103,30 @@ def test_a_real_hessian():
     torch.testing.assert_close(low.values, true[:1], rtol=2e-4, atol=0)
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_never_wrong_on_real_hessians_in_single_precision(seed):
+    torch.manual_seed(seed)
+    width, act = (4, 8, 16)[seed % 3], (nn.ReLU, nn.Tanh, nn.GELU)[seed % 3]
+    layers = [nn.Linear(6, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 3)]
+    model, batch = nn.Sequential(*layers), (torch.randn(50, 6), torch.randint(3, (50,)))
+
+    def loss_fn(m, b):
+        return nn.functional.cross_entropy(m(b[0]), b[1])
+
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40 * (seed // 12)):
+        optimizer.zero_grad()
+        loss_fn(model, batch).backward()
+        optimizer.step()
+    with hvp(model, loss_fn, batch) as H:
+        true = torch.linalg.eigvalsh(H.dense().double())
+        noise = 1e-5 * true.abs().max().item()
+        for which, end in (("LA", true[-1].item()), ("SA", true[0].item())):
+            found = eigsh(H, which=which, v0=torch.randn(H.dim))
+            assert found.converged
+            assert abs(found.values[0].item() - end) <= 1.05e-3 * abs(end) + noise
+
+
 def test_copies_are_found():
     values = torch.tensor([5.0, 5.0, 5.0, 4.0] + [1.0] * 20)
     A, _ = matrix(values, 0)
