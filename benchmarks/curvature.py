@@ -201,7 +201,7 @@ def _peers(
 
             counted = LinearOperator(H.shape, matvec=matvec, dtype=np.float32)  # pyright: ignore
             start = np.random.default_rng(0).standard_normal(H.shape[0]).astype(np.float32)
-            values, vectors = scipy_eigsh(counted, 1, which="LA", tol=tol, v0=start)
+            values, vectors = scipy_eigsh(counted, 1, which="LA", tol=tol, v0=start)  # pyright: ignore
             return float(values[0]), torch.tensor(vectors[:, 0]), count[0]
 
         methods["curvlinops+scipy"] = (curvlinops, tolerances)

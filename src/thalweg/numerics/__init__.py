@@ -4,7 +4,6 @@ from thalweg.numerics.curvature import CurvatureOperator as CurvatureOperator
 from thalweg.numerics.curvature import ggnvp as ggnvp
 from thalweg.numerics.curvature import hessian_operator as hessian_operator
 from thalweg.numerics.curvature import hvp as hvp
-from thalweg.numerics.curvature import untouched as untouched
 from thalweg.numerics.density import SpectralDensity as SpectralDensity
 from thalweg.numerics.density import spectral_density as spectral_density
 from thalweg.numerics.eigsh import Eigenpairs as Eigenpairs
@@ -26,6 +25,7 @@ from thalweg.numerics.svd import SVD as SVD
 from thalweg.numerics.svd import randomized_svd as randomized_svd
 from thalweg.numerics.trace import TraceEstimate as TraceEstimate
 from thalweg.numerics.trace import trace as trace
+from thalweg.numerics.untouched import untouched as untouched
 
 __all__ = [
     "SRHT",

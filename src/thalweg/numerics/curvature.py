@@ -8,18 +8,17 @@ state. Axes: `P` parameters in all, in the order given, each flattened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from thalweg.numerics.operators import LinearOperator
+from thalweg.numerics.untouched import random_state, set_random_state, untouched
 
-__all__ = ["CurvatureOperator", "ggnvp", "hessian_operator", "hvp", "untouched"]
+__all__ = ["CurvatureOperator", "ggnvp", "hessian_operator", "hvp"]
 
 Tensors = tuple[Tensor, ...]
 Product = Callable[[Tensors], Tensors]
@@ -55,7 +54,7 @@ class CurvatureOperator(LinearOperator):
             device=self.params[0].device,
         )
         self._builds, self._weights = list(builds), list(weights)
-        self._rng = _random_state(self.params)
+        self._rng = random_state(self.params)
         self._sizes = [p.numel() for p in self.params]
         self._products: list[Product] | None = [] if retain else None
         self._open = True
@@ -83,7 +82,7 @@ class CurvatureOperator(LinearOperator):
 
     def _build(self, i: int) -> tuple[Tensor, Product]:
         with untouched(self.params):
-            _set_random_state(self._rng)
+            set_random_state(self._rng)
             return self._builds[i]()
 
     def _product(self, v: Tensor) -> Tensor:
@@ -226,45 +225,6 @@ def ggnvp(
     return CurvatureOperator([build(b) for b in batches], weights, params, retain=retain)
 
 
-@contextmanager
-def untouched(params: Sequence[Tensor]) -> Iterator[None]:
-    """Lets a loss be evaluated so that nothing of it remains.
-
-    Random state is put back; modules that run inside see copies of their buffers (BatchNorm's
-    running statistics move in the copies); attention takes its plain kernel, the only one that
-    can be differentiated twice.
-
-    Args:
-        params: the parameters: their devices are those whose random state is kept.
-    """
-    swapped: list[tuple[nn.Module, str, Tensor]] = []
-    seen: set[int] = set()
-
-    def copy_buffers(module: nn.Module, _: Any) -> None:
-        # Objects are swapped, not contents: the graph may hold on to what the forward pass saw.
-        if id(module) in seen:
-            return
-        for m in module.modules():
-            if id(m) in seen:
-                continue
-            seen.add(id(m))
-            for name, buffer in m._buffers.items():
-                if buffer is not None:
-                    swapped.append((m, name, buffer))
-                    m._buffers[name] = buffer.clone()
-
-    state = _random_state(params)
-    hook = nn.modules.module.register_module_forward_pre_hook(copy_buffers)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            yield
-    finally:
-        hook.remove()
-        for module, name, buffer in swapped:
-            module._buffers[name] = buffer
-        _set_random_state(state)
-
-
 def _hessian_product(
     closure: Callable[[], Tensor], params: Sequence[Tensor]
 ) -> tuple[Tensor, Product]:
@@ -398,14 +358,3 @@ def _size(batch: Any, who: str) -> int:
             if isinstance(item, (Tensor, list, tuple, Mapping)):
                 return _size(item, who)
     raise ValueError(f"{who}: found no tensor with samples in a batch, its size is unknown")
-
-
-def _random_state(params: Sequence[Tensor]) -> list[tuple[torch.device, Tensor]]:
-    devices = {p.device for p in params if p.device.type == "cuda"}
-    cpu = (torch.device("cpu"), torch.get_rng_state())
-    return [cpu, *((d, torch.cuda.get_rng_state(d)) for d in devices)]
-
-
-def _set_random_state(state: list[tuple[torch.device, Tensor]]) -> None:
-    for device, s in state:
-        torch.cuda.set_rng_state(s, device) if device.type == "cuda" else torch.set_rng_state(s)

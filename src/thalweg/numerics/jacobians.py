@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from thalweg.numerics.curvature import untouched
+from thalweg.numerics.untouched import untouched
 
 __all__ = ["entk_gram", "jacobian"]
 
