@@ -117,3 +117,13 @@ def test_a_trained_network_against_its_dense_hessian():
     assert top.value == pytest.approx(torch.linalg.eigvalsh(H)[-1].item(), rel=1e-5)
     total = hessian_trace(closure, params, rel_stderr=0.02, max_matvecs=70)
     assert abs(total.value - H.trace().item()) <= 5 * total.uncertainty
+
+
+def test_a_compiled_network_is_measured_eagerly():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    compiled, x = torch.compile(model, backend="aot_eager"), torch.randn(6, 4)
+    params = list(model.parameters())
+    found = sharpness(lambda: compiled(x).square().mean(), params)
+    plain = sharpness(lambda: model(x).square().mean(), params)
+    assert (found.status, found.value) == ("ok", plain.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +22,8 @@ def untouched(params: Sequence[Tensor]) -> Iterator[None]:
     """Lets a loss be evaluated so that nothing of it remains.
 
     Random state is put back; modules that run inside see copies of their buffers (BatchNorm's
-    running statistics move in the copies); attention takes its plain kernel, the only one that
-    can be differentiated twice.
+    running statistics move in the copies); attention takes its plain kernel and compiled modules
+    run eagerly, the only forms that can be differentiated twice.
 
     Args:
         params: the parameters: their devices are those whose random state is kept.
@@ -53,13 +55,24 @@ def untouched(params: Sequence[Tensor]) -> Iterator[None]:
     state = random_state(params)
     hook = nn.modules.module.register_module_forward_pre_hook(copy_buffers)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        with _eager(), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             yield
     finally:
         hook.remove()
         for module, name, buffer in swapped:
             module._buffers[name] = buffer
         set_random_state(state)
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; and its import takes a second
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # the hook on buffers fires a second time for the compiled wrapper, to no effect
+        warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
+        yield
 
 
 def random_state(params: Sequence[Tensor]) -> RandomState:
