@@ -2,21 +2,65 @@
 
 from thalweg.instruments.activations import activation_rms as activation_rms
 from thalweg.instruments.activations import dormant_fraction as dormant_fraction
+from thalweg.instruments.critical_sharpness import critical_sharpness as critical_sharpness
+from thalweg.instruments.entk import EntkRank as EntkRank
+from thalweg.instruments.entk import entk as entk
+from thalweg.instruments.entk import entk_rank as entk_rank
 from thalweg.instruments.gradients import grad_norm as grad_norm
+from thalweg.instruments.hessian_density import HessianDensity as HessianDensity
+from thalweg.instruments.hessian_density import hessian_density as hessian_density
+from thalweg.instruments.hessian_trace import hessian_trace as hessian_trace
 from thalweg.instruments.instrument import Reading as Reading
 from thalweg.instruments.instrument import instrument as instrument
+from thalweg.instruments.isometry import IsometryDefect as IsometryDefect
+from thalweg.instruments.isometry import JacobianSpectrum as JacobianSpectrum
+from thalweg.instruments.isometry import isometry_defect as isometry_defect
+from thalweg.instruments.isometry import jacobian_spectrum as jacobian_spectrum
+from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
+from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
+from thalweg.instruments.rank import effective_rank as effective_rank
+from thalweg.instruments.rank import frobenius_rank as frobenius_rank
+from thalweg.instruments.rank import stable_rank as stable_rank
+from thalweg.instruments.sharpness import Sharpness as Sharpness
+from thalweg.instruments.sharpness import sharpness as sharpness
+from thalweg.instruments.stability_threshold import StabilityThreshold as StabilityThreshold
+from thalweg.instruments.stability_threshold import stability_threshold as stability_threshold
+from thalweg.instruments.statistics import LayerStatistics as LayerStatistics
+from thalweg.instruments.statistics import layer_statistics as layer_statistics
 from thalweg.instruments.weights import distance_from_init as distance_from_init
 from thalweg.instruments.weights import update_norm as update_norm
 from thalweg.instruments.weights import update_ratio as update_ratio
 from thalweg.instruments.weights import weight_norm as weight_norm
 
 __all__ = [
+    "EntkRank",
+    "HessianDensity",
+    "IsometryDefect",
+    "JacobianSpectrum",
+    "LayerStatistics",
     "Reading",
+    "Sharpness",
+    "StabilityThreshold",
     "activation_rms",
+    "critical_sharpness",
     "distance_from_init",
     "dormant_fraction",
+    "effective_rank",
+    "entk",
+    "entk_rank",
+    "frobenius_rank",
+    "grad_noise_scale",
     "grad_norm",
+    "hessian_density",
+    "hessian_trace",
     "instrument",
+    "isometry_defect",
+    "jacobian_spectrum",
+    "layer_statistics",
+    "noise_scale_of_gram",
+    "sharpness",
+    "stability_threshold",
+    "stable_rank",
     "update_norm",
     "update_ratio",
     "weight_norm",

@@ -1,7 +1,59 @@
 """Shared mathematics: norms, operators, Lanczos, sketches, projections, parameter trees."""
 
 from thalweg.numerics.block_sketch import BlockSketch as BlockSketch
+from thalweg.numerics.curvature import CurvatureOperator as CurvatureOperator
+from thalweg.numerics.curvature import ggnvp as ggnvp
+from thalweg.numerics.curvature import hessian_operator as hessian_operator
+from thalweg.numerics.curvature import hvp as hvp
+from thalweg.numerics.density import SpectralDensity as SpectralDensity
+from thalweg.numerics.density import spectral_density as spectral_density
+from thalweg.numerics.eigsh import Eigenpairs as Eigenpairs
+from thalweg.numerics.eigsh import eigsh as eigsh
+from thalweg.numerics.fastfood import fastfood as fastfood
+from thalweg.numerics.fastfood import fastfood_factors as fastfood_factors
+from thalweg.numerics.fastfood import fwht as fwht
+from thalweg.numerics.frequent_directions import FrequentDirections as FrequentDirections
+from thalweg.numerics.jacobians import entk_gram as entk_gram
+from thalweg.numerics.jacobians import jacobian as jacobian
+from thalweg.numerics.lanczos import lanczos as lanczos
 from thalweg.numerics.norms import Norms as Norms
 from thalweg.numerics.norms import norms as norms
+from thalweg.numerics.operators import LinearOperator as LinearOperator
+from thalweg.numerics.operators import as_operator as as_operator
+from thalweg.numerics.sketches import SRHT as SRHT
+from thalweg.numerics.sketches import CountSketch as CountSketch
+from thalweg.numerics.svd import SVD as SVD
+from thalweg.numerics.svd import randomized_svd as randomized_svd
+from thalweg.numerics.trace import TraceEstimate as TraceEstimate
+from thalweg.numerics.trace import trace as trace
+from thalweg.numerics.untouched import untouched as untouched
 
-__all__ = ["BlockSketch", "Norms", "norms"]
+__all__ = [
+    "SRHT",
+    "SVD",
+    "BlockSketch",
+    "CountSketch",
+    "CurvatureOperator",
+    "Eigenpairs",
+    "FrequentDirections",
+    "LinearOperator",
+    "Norms",
+    "SpectralDensity",
+    "TraceEstimate",
+    "as_operator",
+    "eigsh",
+    "entk_gram",
+    "fastfood",
+    "fastfood_factors",
+    "fwht",
+    "ggnvp",
+    "hessian_operator",
+    "hvp",
+    "jacobian",
+    "lanczos",
+    "norms",
+    "randomized_svd",
+    "spectral_density",
+    "trace",
+    "untouched",
+]
