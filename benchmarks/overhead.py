@@ -233,11 +233,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peers", help="folder that holds Cockpit and what it needs")
-    parser.add_argument("--pairs", type=int, default=25)
+    parser.add_argument("--pairs", type=int, default=15)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    pairs, block_s = (3, 0.5) if options.quick else (options.pairs, 2.5)
+    pairs, block_s = (3, 0.5) if options.quick else (options.pairs, 4.0)
 
     result: dict[str, Any] = {
         "command": "python -m benchmarks.overhead",

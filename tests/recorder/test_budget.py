@@ -78,8 +78,11 @@ def test_a_removed_unit_leaves_its_share_to_the_others():
     assert not budget.affords("b")
     for _ in range(1000):
         budget.pass_step(1e-3)
-    budget.charge("a", 0.014)
+    purse = HEADROOM * budget.fraction * budget.bare_s - budget.common_s
+    budget.charge("a", 0.49 * purse)  # twice that is all there is
     assert budget.affords("a")
+    budget.charge("a", 0.49 * purse)
+    assert not budget.affords("a")
 
 
 @pytest.mark.parametrize("fraction", [0, -1, float("nan"), float("inf")])

@@ -53,7 +53,7 @@ class Listener(Protocol):
         """An optimizer is about to step; may return new (args, kwargs)."""
         ...
 
-    def after_step(self, optimizer: Optimizer) -> None:
+    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has stepped."""
         ...
 
@@ -74,7 +74,7 @@ class Attachment:
         self._losses: dict[str, Any] = {}
         self._handles = [
             register_optimizer_step_pre_hook(listener.before_step),
-            register_optimizer_step_post_hook(lambda o, args, kwargs: listener.after_step(o)),
+            register_optimizer_step_post_hook(listener.after_step),
         ]
         self._wrap_backward(listener)
         self._wrap_zero_grad(listener)

@@ -189,7 +189,7 @@ class Session:
             self._read_start(tracked)
         return None
 
-    def after_step(self, optimizer: Optimizer) -> None:
+    def after_step(self, optimizer: Optimizer, args: Any = (), kwargs: Any = None) -> None:
         """Reads what the step did, decides what the next one is measured for."""
         tracked = self._tracked.get(id(optimizer))
         if tracked is not None and not self._closed:
@@ -211,10 +211,13 @@ class Session:
         """Keeps a loss computed without gradients, or by a model in eval mode, as validation."""
         if not torch.is_grad_enabled():
             evaluation = self._evaluation
-        elif self._models and not any(m.training for m in self._models):
-            evaluation = self._doubtful  # unless a backward follows
         else:
-            return
+            for m in self._models:
+                if m.training:
+                    return
+            if not self._models:
+                return
+            evaluation = self._doubtful  # unless a backward follows
         if self._plan.wants("val_loss"):
             target = args[1] if len(args) > 1 else None
             samples = target.shape[0] if isinstance(target, Tensor) and target.ndim else 1
