@@ -38,7 +38,7 @@ class EntkRank(Reading):
     size: int = 0
 
 
-@instrument("params", cost=10.0)
+@instrument("inputs", cost=10.0)
 def entk(model: nn.Module, x: Tensor, outputs: str = "all") -> Tensor:
     """Gram matrix of the gradients of the outputs at each input.
 
@@ -66,7 +66,7 @@ def entk(model: nn.Module, x: Tensor, outputs: str = "all") -> Tensor:
     return entk_gram(model, x, outputs=outputs)
 
 
-@instrument("params", cost=10.0)
+@instrument("inputs", cost=10.0)
 def entk_rank(model: nn.Module, x: Tensor, outputs: str = "all") -> EntkRank:
     """Effective rank of the kernel, with its rank, condition number and trace.
 

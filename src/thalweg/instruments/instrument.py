@@ -12,13 +12,24 @@ from typing import Any, Literal, TypeVar
 
 __all__ = ["Need", "Reading", "instrument"]
 
-Need = Literal["losses", "optimizer", "grads", "params", "update", "init", "activations", "closure"]
+Need = Literal[
+    "optimizer",
+    "grads",
+    "params",
+    "update",
+    "init",
+    "activations",
+    "closure",
+    "micro_batches",
+    "inputs",
+]
 """What an instrument may need of the moment at which it measures.
 
-``losses``: the scalars that backward or an evaluation computed. ``optimizer``: its param groups.
-``grads``: final gradients before the step. ``params``: the weights. ``update``: the weights before
-and after one step. ``init``: the first weights. ``activations``: outputs of modules and of
-activation functions. ``closure``: a callable that re-evaluates the loss of the step.
+``optimizer``: its param groups. ``grads``: final gradients before the step. ``params``: the weights.
+``update``: the weights before and after one step. ``init``: the first weights. ``activations``:
+outputs of modules and of activation functions. ``closure``: a callable that re-evaluates the loss of
+the step. ``micro_batches``: the gradient of each part of an accumulated step. ``inputs``: the model
+and inputs for it, which no recording holds.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

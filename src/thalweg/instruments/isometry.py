@@ -83,7 +83,7 @@ def isometry_defect(params: Iterable[Tensor]) -> IsometryDefect:
     return IsometryDefect(values[matrices].mean(), values)
 
 
-@instrument("params", cost=2.0)
+@instrument("inputs", cost=2.0)
 def jacobian_spectrum(model: Callable[..., Any], x: Tensor) -> JacobianSpectrum:
     """Singular values of the network's Jacobian at each input, and how far they are from 1.
 

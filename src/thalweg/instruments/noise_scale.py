@@ -42,7 +42,7 @@ def noise_scale_of_gram(gram: Tensor, sizes: Tensor) -> Tensor:
     return torch.where(signal > 0, noise / signal, torch.full_like(signal, float("nan")))
 
 
-@instrument("grads")
+@instrument("micro_batches", cost=4.0)
 def grad_noise_scale(
     grads: Tensor | Sequence[Sequence[Tensor]], sizes: Sequence[int] | None = None
 ) -> Reading:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+import thalweg.instruments
 from thalweg.instruments import activation_rms, dormant_fraction
 from thalweg.recorder.discovery import labels
 from thalweg.recorder.modes import pop_mode, push_mode
@@ -35,6 +36,7 @@ _NAMES = (
 # What a hooked module call and a call under the mode cost beyond what is timed inside (seen on a
 # 2 GHz core): Python's way in and out.
 HOOK_S, CALL_S = 5e-6, 2e-6
+ROWS = 512  # samples or positions of which ranks are taken
 _FUNCTIONS = {
     function: name
     for name in _NAMES
@@ -52,8 +54,9 @@ class ActivationCapture:
     Args:
         models: whose leaf modules are watched.
         series: instrument and part to the code of their series.
-        dormant: whether dormant fractions are wanted.
         rms: whether root mean squares are wanted.
+        dormant: whether dormant fractions are wanted.
+        ranks: ranks of the features that are wanted, by name.
 
     Attributes:
         codes: of the statistics captured since ``open``.
@@ -69,9 +72,11 @@ class ActivationCapture:
         *,
         rms: bool = True,
         dormant: bool = True,
+        ranks: Sequence[str] = (),
     ) -> None:
         self._series = series
         self._rms, self._dormant = rms, dormant
+        self._ranks = [(name, getattr(thalweg.instruments, name)) for name in ranks]
         self._modules = [
             (f"{label}.{name}" if label and name else label or name, module)
             for model, label in zip(models, labels(models), strict=True)
@@ -105,7 +110,7 @@ class ActivationCapture:
                     lambda m, args, out, n=name, h=hook: h(n, m, out), always_call=not leaf
                 )
             )
-        if self._dormant:
+        if self._dormant or self._ranks:
             push_mode(self._mode)
 
     def close(self) -> None:
@@ -131,8 +136,8 @@ class ActivationCapture:
             self._unit_dim = -1
         if self._rms and output.is_floating_point():
             self._keep("activation_rms", name, lambda: activation_rms(output))
-        if self._dormant and isinstance(module, _MODULES):
-            self._keep_dormant(name, output)
+        if isinstance(module, _MODULES):
+            self._keep_units(name, output)
 
     def function_called(self, name: str, output: Any) -> None:
         """An activation function was called as a function inside the module now running."""
@@ -147,12 +152,19 @@ class ActivationCapture:
         while (key := f"{part}{count or ''}") in self._seen:
             count += 1
         self._seen.add(key)
-        self._keep_dormant(key, output)
+        self._keep_units(key, output)
 
-    def _keep_dormant(self, part: str, output: Tensor) -> None:
-        if output.is_floating_point() and output.ndim > 0:
-            dim = 1 if self._unit_dim == 1 and output.ndim > 1 else -1
+    def _keep_units(self, part: str, output: Tensor) -> None:
+        """What the outputs of an activation function say of the units of a layer."""
+        if not output.is_floating_point() or output.ndim == 0:
+            return
+        dim = 1 if self._unit_dim == 1 and output.ndim > 1 else -1
+        if self._dormant:
             self._keep("dormant_fraction", part, lambda: dormant_fraction(output, dim=dim))
+        for name, rank in self._ranks:
+            if output.ndim > 1 and output.numel() > 0:
+                features = output.detach().movedim(dim, -1).flatten(0, -2)[:ROWS]
+                self._keep(name, part, lambda rank=rank, h=features: rank(h))
 
     def _keep(self, instrument: str, part: str, measure: Callable[[], Tensor]) -> None:
         start = perf_counter()

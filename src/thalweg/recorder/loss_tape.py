@@ -9,8 +9,7 @@ gives loss(model(x), y) at the current weights. What cannot be written down is s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,8 +57,8 @@ class LossClosure:
     def __call__(self) -> Tensor:
         """Evaluates the loss, 0-d, with a graph if grad mode is on.
 
-        It runs the model in its present mode: use ``preserved`` around it to leave buffers and
-        random state as they were.
+        It runs the model in its present mode: ``thalweg.numerics.untouched`` around it leaves
+        buffers and random state as they were.
         """
         values: dict[int, Any] = {}
 
@@ -81,23 +80,34 @@ class LossClosure:
             if not isinstance(call.function, nn.Module)
         ][:most]
 
-    @contextmanager
-    def preserved(self, seed: int = 0) -> Iterator[None]:
-        """Restores buffers and random state afterwards; inside, dropout draws from ``seed``."""
-        buffers = [b for m in self.models for b in m.buffers()]
-        saved = [b.detach().clone() for b in buffers]
-        devices = sorted({b.device.index for b in self._parameters() if b.is_cuda})
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            try:
-                yield
-            finally:
-                with torch.no_grad():
-                    for b, s in zip(buffers, saved, strict=True):
-                        b.copy_(s)
+    @property
+    def samples(self) -> int:
+        """Length of the first tensor that a model is called with; 0 if there is none."""
+        for call in self.calls:
+            if isinstance(call.function, nn.Module):
+                for x in tree_flatten((call.args, call.kwargs))[0]:
+                    if isinstance(x, Tensor) and x.ndim:
+                        return len(x)
+        return 0
 
-    def _parameters(self) -> Iterator[Tensor]:
-        return (p for m in self.models for p in m.parameters())
+    def parts(self) -> list[LossClosure]:
+        """The loss of each backward pass by itself: the micro-batches of an accumulated step."""
+        return [
+            dataclasses.replace(self, calls=tuple(needed_for(self.calls, {i})), roots=((i, scale),))
+            for i, scale in self.roots
+        ]
+
+
+def needed_for(calls: Sequence[_Call], wanted: set[int]) -> list[_Call]:
+    """The calls on which some values depend, in order."""
+    wanted, kept = set(wanted), []
+    for call in reversed(calls):
+        if wanted.isdisjoint(call.out):
+            continue
+        kept.append(call)
+        leaves = tree_flatten((call.args, call.kwargs))[0]
+        wanted |= {x.index for x in leaves if isinstance(x, _Slot)}
+    return kept[::-1]
 
 
 class LossTape:
@@ -109,6 +119,7 @@ class LossTape:
     Attributes:
         closure: after ``close``, the captured loss, or None.
         why_not: if there is none, the reason.
+        watched: torch functions that passed by since ``open``, for the budget.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -121,6 +132,7 @@ class LossTape:
         self._roots: list[tuple[int, Tensor | None]] = []
         self._failure: str | None = None
         self._handles: list[Any] = []
+        self.watched = 0
         self._depth = 0
         self._pending: Any = None
         self._count = 0
@@ -144,7 +156,7 @@ class LossTape:
             handle.remove()
         self._handles.clear()
         if self._failure is None and self._roots:
-            needed = self._needed()
+            needed = needed_for(self._calls, {i for i, _ in self._roots})
             models = {c.name: None for c in needed if isinstance(c.function, nn.Module)}
             functions = {c.name: None for c in needed if not isinstance(c.function, nn.Module)}
             self.closure = LossClosure(
@@ -232,18 +244,6 @@ class LossTape:
             return _Slot(self._slots[x])
         return x if x in self._params else x.detach().requires_grad_(x.requires_grad and x.is_leaf)
 
-    def _needed(self) -> list[_Call]:
-        """The calls on which the roots depend, in order: the rest is left out of the closure."""
-        wanted = {i for i, _ in self._roots}
-        kept = []
-        for call in reversed(self._calls):
-            if wanted.isdisjoint(call.out):
-                continue
-            kept.append(call)
-            leaves = tree_flatten((call.args, call.kwargs))[0]
-            wanted |= {x.index for x in leaves if isinstance(x, _Slot)}
-        return kept[::-1]
-
     def _fail(self, why: str) -> None:
         self._failure = self._failure or why
 
@@ -258,6 +258,7 @@ class _Recording(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        self._tape.watched += 1
         if torch.is_grad_enabled():
             self._tape.called(func, args, kwargs, out)
         return out

@@ -12,10 +12,14 @@ from typing import Any
 import thalweg.instruments
 from thalweg.errors import unknown_name
 
-__all__ = ["Plan", "known_instruments"]
+__all__ = ["RANKS", "Plan", "known_instruments"]
 
 # Figures that the recorder reads off the training itself; no function measures them.
 _OWN = ("loss", "lr", "grad_norm_preclip", "val_loss")
+# Their results are many numbers, not one.
+_BY_HAND = ("hessian_density", "layer_statistics", "frobenius_rank")
+# Singular values of activations: under the same hooks as the cheap ones, but not cheap.
+RANKS = ("effective_rank", "stable_rank")
 
 
 def known_instruments() -> dict[str, Callable[..., Any] | None]:
@@ -24,6 +28,8 @@ def known_instruments() -> dict[str, Callable[..., Any] | None]:
         name: function
         for name in thalweg.instruments.__all__
         if hasattr(function := getattr(thalweg.instruments, name), "needs")
+        and name not in _BY_HAND
+        and not {"inputs", "optimizer"} & set(function.needs)
     }
     return {**dict.fromkeys(_OWN), **functions}
 
@@ -32,7 +38,8 @@ class Plan:
     """The instruments of one recording.
 
     Args:
-        names: default all cheap ones; sketches and snapshots are always kept.
+        names: default all cheap ones, which ``"default"`` stands for among others; ``"all"``
+            for everything that a recording can measure. Sketches and snapshots are always kept.
 
     Raises:
         ThalwegError: for an unknown name, with the three nearest.
@@ -44,12 +51,19 @@ class Plan:
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
         known = known_instruments()
-        chosen = list(known) if names is None else list(names)
-        for name in chosen:
-            if name not in known:
-                raise unknown_name("instrument", name, known)
+        cheap = [n for n, f in known.items() if not getattr(f, "cost", 0) and n not in RANKS]
+        groups = {"default": cheap, "all": list(known)}
+        chosen: list[str] = []
+        for name in ["default"] if names is None else names:
+            if name not in known and name not in groups:
+                raise unknown_name("instrument", name, [*known, *groups])
+            chosen += groups.get(name, [name])
         self.names = tuple(dict.fromkeys(chosen))
-        needs = {n for name in self.names for n in getattr(known[name], "needs", ())}
+        self.probes = {
+            n: f for n in self.names if (f := known[n]) is not None and getattr(f, "cost", 0)
+        }
+        shared = [known[n] for n in self.names if n not in self.probes]
+        needs = {need for f in shared for need in getattr(f, "needs", ())}
         self.norms = bool(needs & {"grads", "params", "update", "init"}) or self.wants(
             "grad_norm_preclip"
         )
@@ -66,9 +80,13 @@ class Plan:
             "norms": {"grads", "params", "update", "init"},
             "activations": {"activations"},
         }.get(unit, set())
-        return [n for n in self.names if kinds & set(getattr(known[n], "needs", ()))]
+        if unit in self.probes:
+            return [unit]
+        names = [n for n in self.names if n not in self.probes]
+        return [n for n in names if kinds & set(getattr(known[n], "needs", ()))]
 
-    def units(self) -> list[str]:
-        """The units of work that share the time budget."""
+    def units(self) -> dict[str, float]:
+        """The units of work that share the time budget, and what each may cost, in steps."""
         shared = {"norms": self.norms, "activations": self.activations}
-        return [u for u, used in shared.items() if used] + ["sketches", "snapshots"]
+        cheap = [u for u, used in shared.items() if used] + ["sketches", "snapshots"]
+        return {**dict.fromkeys(cheap, 0.0), **{n: f.cost for n, f in self.probes.items()}}  # pyright: ignore[reportFunctionMemberAccess]

@@ -8,6 +8,7 @@ a gradient, a buffer or the random state, and nothing here may raise into the tr
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from thalweg.errors import ThalwegError
-from thalweg.recorder.activations import ActivationCapture
+from thalweg.instruments import Reading
+from thalweg.recorder.activations import CALL_S, ActivationCapture
 from thalweg.recorder.attach import Attachment
 from thalweg.recorder.budget import Budget
 from thalweg.recorder.discovery import Discovery, is_compiled, labels, parameter_names, unwrapped
 from thalweg.recorder.loss_tape import LossClosure, LossTape
-from thalweg.recorder.plan import Plan
+from thalweg.recorder.plan import RANKS, Plan
+from thalweg.recorder.probes import Probes
 from thalweg.recorder.scalars import Scalars
 from thalweg.recorder.snapshots import SketchWriter, SnapshotSchedule, SnapshotWriter
 from thalweg.recorder.store import FLUSH_S, Store
@@ -85,8 +88,8 @@ class Session:
         self._store, self._plan = store, plan
         self._wants_loss, self._wants_lr = plan.wants("loss"), plan.wants("lr")
         self._budget = Budget(overhead)
-        for unit in plan.units():
-            self._budget.add(unit)
+        for unit, cost in plan.units().items():
+            self._budget.add(unit, cost=cost)
         self._models = [unwrapped(m) for m in models]
         self._only = {id(o) for o in optimizers}
         self._tracked: dict[int, Tracked] = {}
@@ -107,6 +110,9 @@ class Session:
         self._activations_now = False
         self._tape: LossTape | None = None
         self._tape_wanted = True
+        self._probes = Probes(plan.probes)
+        self._probes_due: list[str] = []
+        self._probing = False
 
         # The loss whose gradient the next step follows.
         self._loss: Tensor | None = None
@@ -131,8 +137,9 @@ class Session:
 
     def after_zero_grad(self) -> None:
         """Backward passes before this do not count for the next step."""
-        if not self._in_step:  # inside, a closure clears them between its evaluations
-            self._loss_used = True
+        if self._in_step:
+            return  # a closure clears them between its evaluations
+        self._loss_used = True
         if self._tape is not None:
             self._tape.forget()
 
@@ -209,6 +216,8 @@ class Session:
 
     def evaluated(self, loss: Tensor, args: tuple[Any, ...]) -> None:
         """Keeps a loss computed without gradients, or by a model in eval mode, as validation."""
+        if self._probing:
+            return
         if not torch.is_grad_enabled():
             evaluation = self._evaluation
         else:
@@ -398,6 +407,9 @@ class Session:
             self._timed("activations", self._end_activations, at)
         if self._tape is not None:
             self._timed("loss tape", self._end_tape)
+            for name in self._probes_due:
+                self._timed(name, self._run_probe, name, at)
+            self._probes_due = []
         if self._discovery is not None and self.step - self._store.first_step >= 2:
             self._discovery.close()
             self._discovery = None
@@ -413,6 +425,8 @@ class Session:
         if self._tape_wanted and self._roots and self.step - self._store.first_step >= 2:
             self._tape_wanted = False
             self._guarded("loss tape", self._begin_tape)
+        if self._plan.probes and self._roots and not self._tape_wanted:
+            self._plan_probes(at)
         if self._scalars.waiting:
             self._guarded("scalars", self._scalars.drain)
         if start - self._store.flushed > FLUSH_S:
@@ -441,6 +455,46 @@ class Session:
             for name, p in zip(names, left, strict=True)
         ]
 
+    def _plan_probes(self, at: float) -> None:
+        """Runs the probes of the weights alone; has the next step's loss captured for the others."""
+        due = [n for n in self._plan.probes if self._budget.affords(n) and n not in self._broken]
+        for name in due:
+            if not self._probes.wants_loss(name):
+                self._timed(name, self._run_probe, name, at)
+        due = [n for n in due if self._probes.wants_loss(n)]
+        if not due or self._tape is not None:
+            return
+        if len(self._tracked) > 1:
+            self._cannot_probe("several optimizers: no one loss belongs to all weights")
+            return
+        self._guarded("loss tape", self._begin_tape)
+        if self._tape is None:
+            return
+        self._probes_due = due
+        if any(self._probes.wants_update(n) for n in due):
+            self._norms_now = True
+            next(iter(self._tracked.values())).keep_update = True
+
+    def _run_probe(self, name: str, at: float) -> None:
+        if self._probes.wants_loss(name) and self.closure is None:
+            self._break(name, "unsupported:the loss of a step could not be captured")
+            return
+        self._probing = True
+        try:
+            for tracked in self._tracked.values():
+                for instrument, part, r in self._probes.run(name, self.closure, tracked):
+                    code = self._store.series(instrument, part)
+                    row = [r.value], at, [r.uncertainty], [_status(r)]
+                    self._store.rows(self.step, [code], *row)
+        finally:
+            self._probing = False
+
+    def _cannot_probe(self, why: str) -> None:
+        """No loss can be evaluated again: the instruments that need one say so."""
+        for name in self._plan.probes:
+            if self._probes.wants_loss(name) and name not in self._broken:
+                self._break(name, f"unsupported:{why}")
+
     def _write_validation(self) -> None:
         evaluation = self._evaluation if self._evaluation.batches else self._doubtful
         mean, error = evaluation.result()
@@ -463,6 +517,7 @@ class Session:
                 self._store.series,
                 rms=self._plan.wants("activation_rms"),
                 dormant=self._plan.wants("dormant_fraction"),
+                ranks=[name for name in RANKS if self._plan.wants(name)],
             )
         self._activations_now = True
         self._activations.open()
@@ -487,6 +542,7 @@ class Session:
             why = "sharded weights: evaluating the loss again would need every rank"
         if why is not None:
             self._store.describe(loss_closure=f"unsupported:{why}")
+            self._cannot_probe(why)
             return
         self._tape = LossTape(self._roots)
         self._tape.open()
@@ -495,6 +551,7 @@ class Session:
         tape, self._tape = self._tape, None
         assert tape is not None
         tape.close()
+        self._budget.common_s += tape.watched * CALL_S
         self.closure = tape.closure
         said = tape.closure.description if tape.closure else f"unsupported:{tape.why_not}"
         calls = tape.closure.signature() if tape.closure else []
@@ -621,6 +678,11 @@ def _describe(model: nn.Module, label: str) -> dict[str, Any]:
         "tensors": {n: list(p.shape) for n, p in params},
         "frozen": [n for n, p in params if not p.requires_grad],
     }
+
+
+def _status(reading: Reading) -> str:
+    bad = reading.status == "ok" and not math.isfinite(reading.value)
+    return "nonfinite" if bad else reading.status
 
 
 def _largest(steps: int) -> int:

@@ -44,6 +44,8 @@ class Tracked:
             ``optimizer1`` for the second…
         count: steps taken (or skipped by a gradient scaler) in this segment.
         backwards: number of the backward pass whose loss it was last credited with.
+        keep_update: asks ``finish`` to leave the update of the step in ``update``.
+        update: θ_t − θ_{t−1} of the step just measured, if it was asked for.
         sharded: whether any parameter is a DTensor.
     """
 
@@ -54,6 +56,8 @@ class Tracked:
         self.label = f"optimizer{index}" if index else ""
         self.count = 0
         self.backwards = 0
+        self.keep_update = False
+        self.update: list[Tensor] | None = None
         self._found_inf: Tensor | None = None
         self._store, self._plan = store, plan
         self._learning_rates: list[Any] = []
@@ -100,7 +104,7 @@ class Tracked:
 
     def remember_weights(self) -> None:
         """Copies the weights as they are before the step."""
-        if not {"update_norm", "update_ratio"} & self.codes.keys():
+        if not ({"update_norm", "update_ratio"} & self.codes.keys() or self.keep_update):
             return
         local = self._local()
         if self._before is None:
@@ -135,6 +139,8 @@ class Tracked:
             # In place on the copy: no third copy of the weights.
             torch._foreach_sub_(self._before, local)
             blocks["update_norm"] = norms(self._before, like=self.params).each
+            if self.keep_update:
+                self.update, self.keep_update = [-moved for moved in self._before], False
         if "distance_from_init" in wanted:
             if self._before is None:
                 self._before = [torch.empty_like(p) for p in local]
