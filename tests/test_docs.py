@@ -1,0 +1,34 @@
+"""The docs are current: what is made from code and results is what they give now."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("command", [["-m", "benchmarks.tables"]])
+def test_generated_parts_are_current(command):
+    done = subprocess.run(
+        [sys.executable, *command, "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_link_inside_the_docs_leads_somewhere():
+    import re
+
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_command_line_is_in_the_readme():
+    from thalweg.cli.app import app
+
+    readme = (ROOT / "README.md").read_text()
+    for verb in app:
+        if not verb.startswith("-") and verb != "version":
+            assert f"thalweg {verb}" in readme, f"the README does not mention thalweg {verb}"
