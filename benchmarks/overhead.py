@@ -111,7 +111,8 @@ def compare(build: Callable[[], Any], *, block_s: float, pairs: int) -> dict[str
     """Recorded over bare time in paired blocks of about ``block_s`` seconds."""
     model, optimizer, step = build()
     timed(step, 5)
-    steps = max(20, round(block_s / (timed(step, 10) / 10)))
+    # 60 steps are what examples/char_transformer.py takes by default.
+    steps = max(60, round(block_s / (timed(step, 10) / 10)))
     ratios, whole, bare_s, achieved, recorded = [], [], [], [], []
     for pair in range(-1, pairs):  # the first pair warms up
         seconds = {}
@@ -249,7 +250,8 @@ def main(arguments: list[str] | None = None) -> None:
         ("digits_cnn", digits_cnn),
         ("char_transformer", char_transformer),
     ):
-        row = compare(build, block_s=block_s, pairs=pairs)
+        slow = build is char_transformer and not options.quick
+        row = compare(build, block_s=block_s, pairs=pairs // 2 if slow else pairs)
         result["trainings"][name] = row
         low, high = row["ratio_quartiles"]
         print(

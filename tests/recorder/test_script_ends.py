@@ -126,3 +126,15 @@ def test_data_loader_workers_are_left_alone(bench):
     run = thalweg.Run("run")
     assert run.series("loss")[0].tolist() == list(range(1, 9))
     assert len(run.header["segments"]) == 1
+
+
+def test_a_full_disk_does_not_stop_the_training(bench):
+    # No file may grow past 3 kB from here on: what a full disk does to every write.
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+    done = _record(bench("train.py", limit, TRAIN, "print('trained')\n"), "3000")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained\n"
+    assert done.stderr.count("warning: cannot write to run") == 1
+    assert "Traceback" not in done.stderr
+    shown = _run("-m", "thalweg", "show", "run")
+    assert shown.returncode == 0 and "Traceback" not in shown.stderr, shown.stderr

@@ -399,12 +399,12 @@ class Session:
 
     def _between_steps(self, at: float) -> None:
         """Closes the captures of the step that ended and plans the next."""
-        budget, start = self._budget, _clock()
-        spent = budget.spent_s
-        budget.pass_step(start - self._step_end - (spent - self._spent_at_end))
-        spent = budget.spent_s
-        if self._activations_now:
-            self._timed("activations", self._end_activations, at)
+        budget = self._budget
+        budget.pass_step(_clock() - self._step_end - (budget.spent_s - self._spent_at_end))
+        if self._activations_now and self._activations is not None:
+            start = _clock()
+            self._guarded("activations", self._end_activations, at)
+            budget.charge("activations", _clock() - start + self._activations.seconds)
         if self._tape is not None:
             self._timed("loss tape", self._end_tape)
             for name in self._probes_due:
@@ -418,7 +418,7 @@ class Session:
             self._timed("snapshots", self._write_snapshot)
         if self._sketches.next <= self.step and budget.affords("sketches"):
             self._timed("sketches", self._write_sketches, at)
-        start += budget.spent_s - spent  # what the units took is booked on them
+        start = _clock()
         self._norms_now = self._record_next() if self._sharded else budget.affords("norms")
         if budget.affords("activations") and self._models:
             self._guarded("activations", self._begin_activations)
@@ -528,7 +528,6 @@ class Session:
         if capture is None:
             return
         capture.close()
-        self._budget.charge("activations", capture.seconds)
         if capture.values:
             self._scalars.add_many(self.step, at, capture.codes, capture.values)
         elif capture.fired == 0:
