@@ -1,6 +1,6 @@
 """Curvature: what products, λ_max, traces and kernels cost, beside the peers on the same matrix.
 
-    python benchmarks/curvature.py [PEERS_DIR]
+    python -m benchmarks.curvature [--peers PEERS_DIR]
 
 PEERS_DIR holds curvlinops, pyhessian and hessian_eigenthings, installed with
 ``pip install --no-deps --target PEERS_DIR curvlinops-for-pytorch==3.0.1 pyhessian
@@ -11,10 +11,12 @@ within blocks. Each method's time includes building its operator.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.machine import facts
 from thalweg.numerics import eigsh, entk_gram, hessian_operator, hvp, trace
 
 RESULTS = Path(__file__).parent / "results" / "curvature.json"
@@ -294,21 +297,24 @@ def _free(computer: Any, model: nn.Module) -> None:
         p.grad = None
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        sys.path.append(sys.argv[1])
-    import warnings
-
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and (unless quick) write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curvature")
+    parser.add_argument("--peers", help="folder that holds the peers")
+    parser.add_argument("--quick", action="store_true", help="the MLP only, writes no file")
+    options = parser.parse_args(arguments)
+    if options.peers:
+        sys.path.append(options.peers)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     missing: dict[str, str] = {}
     results: dict[str, Any] = {
-        "command": "python benchmarks/curvature.py PEERS_DIR",
-        "torch": torch.__version__,
-        "threads": 1,
+        "command": "OMP_NUM_THREADS=1 python -m benchmarks.curvature --peers PEERS_DIR",
+        **facts("torch", "scipy"),
     }
-    for name, case, blocks in (("mlp", mlp_case, 15), ("transformer", transformer_case, 3)):
+    cases = [("mlp", mlp_case, 15), ("transformer", transformer_case, 5)]
+    for name, case, blocks in cases[:1] if options.quick else cases:
         model, batch = case()
         size = sum(p.numel() for p in model.parameters())
         results[name] = {
@@ -321,9 +327,9 @@ def main() -> None:
             results[name]["entk"] = kernels(model, batch[0][:100], 5)
         print(name, json.dumps(results[name], indent=1), flush=True)
     results["missing"] = missing
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(missing)
+    if not options.quick:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"wrote {RESULTS.name}; peers that could not be imported: {missing}")
 
 
 if __name__ == "__main__":

@@ -73,10 +73,35 @@ def read() -> list[list[str]]:
     return rows
 
 
+def curvature() -> list[list[str]]:
+    """λ_max and products beside the peers."""
+    result = _load("curvature")
+    cases = [c for c in ("mlp", "transformer") if c in result]
+    rows = [["", *(f"{c}, {result[c]['parameters']:,} parameters" for c in cases)]]
+    for key, label in (
+        ("retained", "one product ÷ two gradients, graph kept"),
+        ("not_retained", "one product ÷ two gradients, loss evaluated anew"),
+    ):
+        ratios = [f"{result[c]['product'][key]['over_two_gradients']:.2f}" for c in cases]
+        rows.append([label, *ratios])
+    for peer in result[cases[0]]["lambda_max"]:
+        cells = []
+        for c in cases:
+            r = result[c]["lambda_max"][peer]
+            products = r["matvecs"] if r["matvecs"] is not None else "?"
+            cells.append(
+                f"{1e3 * r['wall_s']:.0f} ms, {products} products, residual "
+                f"{r['relative_residual']:.0e}, {r['over_thalweg']:.2f} × ours"
+            )
+        rows.append([f"λ_max, {peer}", *cells])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
     "read": read,
+    "curvature": curvature,
 }
 
 
