@@ -1,11 +1,11 @@
 """What recording costs: recorded over bare time, beside Cockpit, and how it grows with the model.
 
-Each training runs in blocks, bare and recorded by turns in one process; a ratio is the median over
-pairs of neighbouring blocks, after a warm-up. A recorded block opens a run of its own with default
-settings, so that it pays for every first time; its time is taken from the first step to the last,
-and once more with opening and closing the run.
+Each training runs in blocks, recorded and bare by turns in one process: one run at default settings
+whose recorder is taken off for every other block. A ratio is the median over pairs of neighbouring
+blocks after a warm-up, beside the ratio of all recorded to all bare seconds. Beside it stands a
+short run of its own, about four seconds of training with opening, first times and closing.
 
-    python -m benchmarks.overhead                   # about 8 minutes
+    python -m benchmarks.overhead                   # about 6 minutes
     python -m benchmarks.overhead --peers DIR       # and Cockpit, installed with --target DIR
     python -m benchmarks.overhead --quick           # small, writes no file
 
@@ -108,44 +108,55 @@ def timed(step: Step, steps: int) -> float:
 
 
 def compare(build: Callable[[], Any], *, block_s: float, pairs: int) -> dict[str, Any]:
-    """Recorded over bare time in paired blocks of about ``block_s`` seconds."""
+    """Recorded over bare time: a run whose recorder is paused for every other block."""
     model, optimizer, step = build()
     timed(step, 5)
-    # 60 steps are what examples/char_transformer.py takes by default.
-    steps = max(60, round(block_s / (timed(step, 10) / 10)))
-    ratios, whole, bare_s, achieved, recorded = [], [], [], [], []
-    for pair in range(-1, pairs):  # the first pair warms up
-        seconds = {}
-        for kind in ("bare", "recorded") if pair % 2 else ("recorded", "bare"):
-            gc.collect()
-            if kind == "bare":
-                seconds[kind] = timed(step, steps)
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                out = f"{folder}/run"
-                opening = time.perf_counter()
-                with thalweg.record(model, optimizer, out) as run:
-                    seconds[kind] = timed(step, steps)
-                seconds["whole"] = time.perf_counter() - opening
-                header = thalweg.Run(run.path).header
-                records = len(thalweg.Run(run.path).series("grad_norm")[0])
-        if pair >= 0:
-            ratios.append(seconds["recorded"] / seconds["bare"])
-            whole.append(seconds["whole"] / seconds["bare"])
-            bare_s.append(seconds["bare"] / steps)
-            achieved.append(header["overhead"]["achieved"])
-            recorded.append(records)
+    pace = timed(step, 10) / 10
+    steps = max(3, round(block_s / pace))
+    ratios, bare_s, recorded_s = [], 0.0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        with thalweg.record(model, optimizer, f"{folder}/run") as run:
+            timed(step, max(60, steps))  # first times of everything
+            for _ in range(pairs):
+                gc.collect()
+                recorded = timed(step, steps)
+                with run.paused():
+                    bare = timed(step, steps)
+                ratios.append(recorded / bare)
+                bare_s += bare
+                recorded_s += recorded
+        read = thalweg.Run(run.path)
+        said, records = read.header["overhead"], len(read.series("grad_norm")[0])
+        short = short_run(model, optimizer, step, max(60, round(4.0 / pace)))
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "steps_per_block": steps,
         "pairs": pairs,
-        "bare_ms_per_step": 1e3 * statistics.median(bare_s),
+        "steps_per_block": steps,
+        "bare_ms_per_step": 1e3 * bare_s / (pairs * steps),
         "ratio": statistics.median(ratios),
         "ratio_quartiles": _quartiles(ratios),
-        "ratio_with_open_and_close": statistics.median(whole),
-        "overhead_said_by_the_run": statistics.median(achieved),
-        "full_records_per_block": statistics.median(recorded),
+        "ratio_of_sums": recorded_s / bare_s,
+        "overhead_said_by_the_run": said["achieved"],
+        "steps_per_full_record": pairs * steps / max(1, records),
+        **short,
     }
+
+
+def short_run(
+    model: nn.Module, optimizer: torch.optim.Optimizer, step: Step, steps: int
+) -> dict[str, Any]:
+    """A whole run of its own, opening and closing included, between two bare stretches."""
+    ratios = []
+    for _ in range(3):
+        bare = timed(step, steps)
+        with tempfile.TemporaryDirectory() as folder:
+            opening = time.perf_counter()
+            with thalweg.record(model, optimizer, f"{folder}/run"):
+                timed(step, steps)
+            whole = time.perf_counter() - opening
+        bare = 0.5 * (bare + timed(step, steps))
+        ratios.append(whole / bare)
+    return {"short_run_steps": steps, "short_run_ratio": statistics.median(ratios)}
 
 
 def held_bytes(build: Callable[[], Any]) -> dict[str, Any]:
@@ -234,11 +245,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peers", help="folder that holds Cockpit and what it needs")
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=50)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    pairs, block_s = (3, 0.5) if options.quick else (options.pairs, 4.0)
+    pairs, block_s = (4, 0.3) if options.quick else (options.pairs, 0.6)
 
     result: dict[str, Any] = {
         "command": "python -m benchmarks.overhead",
@@ -250,19 +261,18 @@ def main(arguments: list[str] | None = None) -> None:
         ("digits_cnn", digits_cnn),
         ("char_transformer", char_transformer),
     ):
-        slow = build is char_transformer and not options.quick
-        row = compare(build, block_s=block_s, pairs=pairs // 2 if slow else pairs)
+        row = compare(build, block_s=block_s, pairs=pairs)
         result["trainings"][name] = row
         low, high = row["ratio_quartiles"]
         print(
             f"{name:20} {row['bare_ms_per_step']:8.2f} ms/step   recorded / bare "
-            f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]   with open and close "
-            f"{row['ratio_with_open_and_close']:.3f}",
+            f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}], of sums {row['ratio_of_sums']:.3f}   "
+            f"short run {row['short_run_ratio']:.3f}",
             flush=True,
         )
     result["growth"] = {}
     for factor, width in ((1, 256), (4, 544), (16, 1120)):
-        row = compare(lambda w=width: mlp(w), block_s=block_s, pairs=max(3, pairs // 3))
+        row = compare(lambda w=width: mlp(w), block_s=block_s, pairs=max(4, pairs // 2))
         row |= held_bytes(lambda w=width: mlp(w))
         result["growth"][f"{factor}x"] = row
         print(

@@ -506,3 +506,23 @@ def test_the_header_says_what_the_doctor_needs(run_dir):
     assert header["loss_calls"] == [
         {"call": "mse_loss", "inputs": [[5, 1], [5, 1]], "outputs": [[]]}
     ]
+
+
+def test_a_pause_is_not_recorded(run_dir):
+    model = nn.Linear(3, 1)
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step():
+        sgd.zero_grad()
+        model(torch.ones(2, 3)).square().mean().backward()
+        sgd.step()
+
+    backward = torch.autograd.backward
+    with thalweg.record(model, sgd, run_dir, overhead=EVERYTHING) as run:
+        for _ in range(3):
+            step()
+        with run.paused():
+            assert torch.autograd.backward is backward
+            step()
+        step()
+    assert thalweg.Run(run_dir).series("loss")[0].tolist() == [1, 2, 3, 4]

@@ -64,6 +64,15 @@ class Recording:
         """Notes that something happened, such as a checkpoint being written."""
         self._store.event(event, self.step, **fields)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Records nothing inside the block; what is trained in it makes no steps.
+
+        For parts of a script that are no training, such as an inner loop on a copy of the model.
+        """
+        with self._session.paused():
+            yield
+
     def run(self) -> Run:
         """What has been recorded so far, read back."""
         self._store.flush()

@@ -14,7 +14,8 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -619,6 +620,20 @@ class Session:
         for name in self._plan.instruments_of(unit):
             code = self._store.series(name, "")
             self._store.rows(self.step, [code], [float("nan")], None, None, [status])
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is seen or spent inside: the hooks are away, the budget's clock stands still."""
+        self._detach()
+        self._norms_now = self._activations_now = False
+        try:
+            yield
+        finally:
+            if not self._closed:
+                self._attachment = Attachment(self)
+                self._loss_used = True
+                self._step_end = _clock()
+                self._spent_at_end = self._budget.spent_s
 
     def abandon(self) -> None:
         """In a forked child: lets go of everything without touching a file of the parent."""
