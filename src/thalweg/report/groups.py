@@ -21,6 +21,7 @@ class Figure:
         instruments: drawn on the same axes, in this order.
         how: one sentence on how to read it.
         each: every part is a line of its own, as the losses of two optimizers are.
+        held: it is written when it changes and holds in between.
         fixed: the stretch of values to show, if it is always the same.
     """
 
@@ -28,6 +29,7 @@ class Figure:
     instruments: tuple[str, ...]
     how: str
     each: bool = False
+    held: bool = False
     fixed: tuple[float, float] | None = None
 
 
@@ -59,6 +61,7 @@ GROUPS = (
                 ("lr",),
                 "The schedule as it was applied; kinks here explain kinks elsewhere.",
                 each=True,
+                held=True,
             ),
         ),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,7 +129,7 @@ def content_of(
             name = f"{instrument}, {len(owned)} parts"
             content.lines.append(Line(name, together, _spanning(together), parts=len(owned)))
         for part in shown:
-            content.lines.append(_line(run, figure, instrument, part, owned[part]))
+            content.lines.append(_line(run, figure, instrument, part, owned[part], end))
         if small := {part: found for part, found in owned.items() if part not in shown}:
             content.parts[instrument] = small
     content.notes.extend(_stretch(content.lines, end))
@@ -139,13 +139,23 @@ def content_of(
     return content
 
 
-def _line(run: Run, figure: Figure, instrument: str, part: str, found: Series) -> Line:
+def _line(run: Run, figure: Figure, instrument: str, part: str, found: Series, end: int) -> Line:
     steps, values = found
     spread = _spread(run, instrument, part, steps) if len(steps) <= _MAX_UNCERTAIN else None
     name = part if part and len(figure.instruments) == 1 else f"{instrument} {part}".rstrip()
     name = name.removeprefix("user/")
     columns = decimate(steps, values, COLUMNS, spread=spread)
+    if figure.held:
+        columns = replace(decimate(*_held(steps, values, end), COLUMNS), points=0)
     return Line(name, columns, summarise(steps, values), uncertain=spread is not None)
+
+
+def _held(steps: np.ndarray, values: np.ndarray, end: int) -> Series:
+    """A series written when it changes, filled in before each change and at the end."""
+    until = np.append(steps[1:] - 1, max(end, steps[-1]))
+    both, twice = np.concatenate([steps, until]), np.concatenate([values, values])
+    _, kept = np.unique(both, return_index=True)
+    return both[kept], twice[kept]
 
 
 def _spread(run: Run, instrument: str, part: str, steps: np.ndarray) -> np.ndarray | None:
@@ -171,10 +181,12 @@ def _spanning(columns: Columns) -> Summary:
 
 def _stretch(lines: Sequence[Line], end: int) -> list[str]:
     """A sentence where measuring stopped well before the run did."""
+    if not lines or lines[0].columns.points == 0:
+        return []  # held from one change to the next
     last = max((line.summary.last_step for line in lines), default=end)
     if not last < 0.8 * end:
         return []
-    return [f"Last measured at step {last:,} of {end:,}: the time budget allowed no more."]
+    return [f"Last measured at step {last:,} of {end:,}; the time budget decides how often."]
 
 
 def _missing(
