@@ -101,8 +101,10 @@ def test_clipping_and_held_learning_rates_are_told(run_dir):
     rows = [(s, {("grad_norm_preclip", ""): 2.0 + s, ("grad_norm", ""): 3.0}, None)
             for s in range(4)]  # fmt: skip
     page = render(record(run_dir, [(0, {("lr", ""): 0.1}, None), *rows]))
-    assert "Clipping acted at 2 of 4" in page
-    assert "Last measured" not in page
+    assert "Clipping acted at 2 of 4" in page and "Last measured" not in page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])  # type: ignore[index]
+    [line] = data["charts"][0]["lines"]
+    assert line["x"] == [0, 3] and line["mid"] == [0.1, 0.1]
 
 
 def test_large_runs_stay_small_and_quick(run_dir):

@@ -132,7 +132,8 @@ def content_of(
             content.lines.append(_line(run, figure, instrument, part, owned[part], end))
         if small := {part: found for part, found in owned.items() if part not in shown}:
             content.parts[instrument] = small
-    content.notes.extend(_stretch(content.lines, end))
+    if not figure.held:
+        content.notes.extend(_stretch(content.lines, end))
     content.missing.extend(_missing(figure.instruments, unmeasured))
     if "grad_norm_preclip" in figure.instruments and "grad_norm" in figure.instruments:
         content.notes.extend(_clipping(series))
@@ -146,7 +147,9 @@ def _line(run: Run, figure: Figure, instrument: str, part: str, found: Series, e
     name = name.removeprefix("user/")
     columns = decimate(steps, values, COLUMNS, spread=spread)
     if figure.held:
-        columns = replace(decimate(*_held(steps, values, end), COLUMNS), points=0)
+        held = decimate(*_held(steps, values, end), COLUMNS)
+        # The points are those that were recorded, not those that were filled in.
+        columns = replace(held, points=max(len(steps), len(held)) if held.decimated else len(held))
     return Line(name, columns, summarise(steps, values), uncertain=spread is not None)
 
 
@@ -181,8 +184,6 @@ def _spanning(columns: Columns) -> Summary:
 
 def _stretch(lines: Sequence[Line], end: int) -> list[str]:
     """A sentence where measuring stopped well before the run did."""
-    if not lines or lines[0].columns.points == 0:
-        return []  # held from one change to the next
     last = max((line.summary.last_step for line in lines), default=end)
     if not last < 0.8 * end:
         return []
