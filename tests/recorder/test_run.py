@@ -206,3 +206,18 @@ def test_reading_imports_no_torch(tmp_path):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_what_was_not_measured_is_told_with_its_reason(tmp_path):
+    run = Run(make_run(tmp_path))
+    writer = MeasurementWriter(tmp_path / "measurements", rank=0, segment=0)
+    code = writer.series("sharpness")
+    for step, status in enumerate(["ok", "skipped:budget", "skipped:budget", "unsupported:no"]):
+        writer.append(step, 0.0, [code], [1.0], None, [status])
+    writer.close()
+    found = {name: steps.tolist() for name, steps in run.unmeasured().items()}
+    assert found == {
+        ("sharpness", "", "skipped:budget"): [1, 2],
+        ("sharpness", "", "unsupported:no"): [3],
+    }
+    assert run.unmeasured(rank=1) == {}

@@ -19,6 +19,7 @@ from thalweg.cli.check import check
 from thalweg.cli.compare import compare
 from thalweg.cli.export import export
 from thalweg.cli.record import record, split
+from thalweg.cli.report import report
 from thalweg.cli.show import show
 from thalweg.errors import ThalwegError
 
@@ -51,6 +52,7 @@ app.command(
 )
 app.command(show, help_epilogue="Example: thalweg show runs/digits --instrument loss")
 app.command(compare, help_epilogue="Example: thalweg compare runs/adam runs/sgd")
+app.command(report, help_epilogue="Example: thalweg report runs/digits -o digits.html")
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
 app.command(check, help_epilogue="Example: thalweg check runs/digits")
 app.command(version, help_epilogue="Example: thalweg version")

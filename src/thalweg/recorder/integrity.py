@@ -177,6 +177,7 @@ def _sketches(directory: Path) -> Iterator[Problem]:
 def _unknown(run: Path) -> Iterator[Problem]:
     parts = list_parts(run / "measurements")
     known = {file.path for file in parts} | {run / "run.json", *list_events(run)}
+    known.add(run / "report.html")  # where `thalweg report` writes unless told otherwise
     for stream in (file.at(".arrows") for file in parts if file.path.suffix == ".parquet"):
         if stream.exists():
             known.add(stream)

@@ -190,6 +190,27 @@ class Run:
                 pieces.setdefault(name, []).append((file.segment, steps[rows], values[rows]))
         return {name: _join(found) for name, found in pieces.items()}
 
+    def unmeasured(self, *, rank: int = 0) -> dict[tuple[str, str, str], np.ndarray]:
+        """What was not measured, and why: the rows that `series` leaves out.
+
+        Args:
+            rank: of the process that measured.
+
+        Returns:
+            (instrument, part, status) to steps (T,) int64, ascending; the status is ``skipped:…``
+            or ``unsupported:…``.
+        """
+        columns = ["step", "instrument", "part", "status"]
+        found: dict[tuple[str, str, str], set[int]] = {}
+        for _, table in self._read(lambda file: read_part(file, columns), rank):
+            missing = ~_measured(table)
+            if missing.any():
+                rows = table.filter(pa.array(missing))
+                names = zip(*(rows[name].to_pylist() for name in columns[1:]), strict=True)
+                for name, step in zip(names, rows["step"].to_pylist(), strict=True):
+                    found.setdefault(name, set()).add(step)
+        return {name: np.array(sorted(steps), np.int64) for name, steps in found.items()}
+
     def weights(self, rank: int = 0) -> Snapshots:
         """The snapshots of the weights, step → parameter name → tensor, read when asked for."""
         return Snapshots(self.path / "weights", rank=rank)
