@@ -1,7 +1,7 @@
 """Writes the pages that are made from code: one per instrument, from its docstring.
 
-    python docs/build_pages.py           # rewrite
-    python docs/build_pages.py --check   # exit 1 if a page is not current
+python docs/build_pages.py           # rewrite
+python docs/build_pages.py --check   # exit 1 if a page is not current
 """
 
 from __future__ import annotations

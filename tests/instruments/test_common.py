@@ -54,7 +54,7 @@ SIMPLE = {
         torch.optim.SGD(p, 0.1)
     ),
     **{
-        name: lambda c, p, m, x, f=getattr(instruments, name): f(x)
+        name: lambda c, p, m, x, name=name: getattr(instruments, name)(x)
         for name in (
             *("activation_rms", "dormant_fraction", "effective_rank", "stable_rank"),
             *("frobenius_rank", "layer_statistics"),

@@ -151,7 +151,9 @@ def test_training_is_bit_identical_under_probes(run_dir):
         else:
             train()
         ends.append((model.state_dict(), torch.get_rng_state()))
-    assert all(torch.equal(a, b) for a, b in zip(ends[0][0].values(), ends[1][0].values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ends[0][0].values(), ends[1][0].values(), strict=True)
+    )
     assert torch.equal(ends[0][1], ends[1][1])
     run = thalweg.Run(run_dir)
     assert len(run.series("sharpness")[0]) >= 4

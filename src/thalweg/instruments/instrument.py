@@ -25,11 +25,11 @@ Need = Literal[
 ]
 """What an instrument may need of the moment at which it measures.
 
-``optimizer``: its param groups. ``grads``: final gradients before the step. ``params``: the weights.
-``update``: the weights before and after one step. ``init``: the first weights. ``activations``:
-outputs of modules and of activation functions. ``closure``: a callable that re-evaluates the loss of
-the step. ``micro_batches``: the gradient of each part of an accumulated step. ``inputs``: the model
-and inputs for it, which no recording holds.
+``optimizer``: its param groups. ``grads``: final gradients before the step. ``params``: the
+weights. ``update``: the weights before and after one step. ``init``: the first weights.
+``activations``: outputs of modules and of activation functions. ``closure``: a callable that
+re-evaluates the loss of the step. ``micro_batches``: the gradient of each part of an accumulated
+step. ``inputs``: the model and inputs for it, which no recording holds.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -457,7 +457,7 @@ class Session:
         ]
 
     def _plan_probes(self, at: float) -> None:
-        """Runs the probes of the weights alone; has the next step's loss captured for the others."""
+        """Runs the probes of the weights alone; has the next loss captured for the others."""
         due = [n for n in self._plan.probes if self._budget.affords(n) and n not in self._broken]
         for name in due:
             if not self._probes.wants_loss(name):
