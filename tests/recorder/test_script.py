@@ -117,7 +117,7 @@ def test_a_script_that_fails_at_import_or_does_not_compile(bench):
 
 
 def test_from_python(bench):
-    with pytest.raises(thalweg.ThalwegError, match="no script 'nope.py'"):
+    with pytest.raises(thalweg.ThalwegError, match=r"no script 'nope\.py'"):
         record_script("nope.py", out="run")
     assert not Path("run").exists()
 
