@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
+from torch.utils.weak import TensorWeakRef
 
 from thalweg.errors import ThalwegError
 from thalweg.recorder.activations import ActivationCapture
@@ -111,6 +112,7 @@ class Session:
         self._loss: Tensor | None = None
         self._loss_used = True  # the next backward starts a new sum
         self._backwards = 0
+        self._kept_gradient: tuple[Tensor, TensorWeakRef] | None = None  # of the first step
         self._scaled: tuple[Tensor, Tensor] | None = None
         self._loss_scale: Tensor | None = None
         self._in_step = False
@@ -132,6 +134,7 @@ class Session:
         """Backward passes before this do not count for the next step."""
         if not self._in_step:  # inside, a closure clears them between its evaluations
             self._loss_used = True
+        self._kept_gradient = None
         if self._tape is not None:
             self._tape.forget()
 
@@ -343,6 +346,10 @@ class Session:
             self._write_validation()
         if leads:
             self.step += 1
+            if self.step == self._store.first_step + 1:
+                held = next((p for p in tracked.params if p.grad is not None), None)
+                if held is not None:
+                    self._kept_gradient = held, TensorWeakRef(held.grad)
         at = self._store.elapsed()
         # Optimizers that share one backward each get its loss; none gets the same one twice.
         if self._loss is not None and tracked.backwards != self._backwards:
@@ -388,7 +395,10 @@ class Session:
         if self._discovery is not None and self.step - self._store.first_step >= 2:
             self._discovery.close()
             self._discovery = None
-            self._store.describe(outside_optimizers=self._outside_optimizers())
+            self._store.describe(
+                outside_optimizers=self._outside_optimizers(),
+                gradients_kept=self._gradients_kept(),
+            )
         if self._schedule.next <= self.step and self._budget.affords("snapshots"):
             self._timed("snapshots", self._write_snapshot)
         if self._sketches.due(self.step) and self._budget.affords("sketches"):
@@ -426,6 +436,16 @@ class Session:
             {"name": name, "gradient": p.grad is not None}
             for name, p in zip(names, left, strict=True)
         ]
+
+    def _gradients_kept(self) -> bool:
+        """Whether the first step's gradient lived on into the second: no one cleared it.
+
+        Zeroing ``.grad`` in place by hand, without ``zero_grad``, looks the same.
+        """
+        if self._kept_gradient is None:
+            return False
+        (param, gradient), self._kept_gradient = self._kept_gradient, None
+        return param.grad is not None and gradient() is param.grad
 
     def _write_validation(self) -> None:
         evaluation = self._evaluation if self._evaluation else self._doubtful
