@@ -32,6 +32,7 @@ def _loaded(code: str) -> set[str]:
         ("from thalweg.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
          {"rich", "cyclopts"}),
         ("from thalweg import Run", {"numpy", "pyarrow"}),
+        ("from thalweg import diagnose", {"numpy", "pyarrow"}),
         ("import thalweg.instruments, thalweg.numerics", {"torch", "numpy", "scipy"}),
     ],
 )  # fmt: skip
