@@ -436,7 +436,8 @@ def _put_in(
             group["lr"] *= 1000
     if fault == "nan in one layer" and begins:
         module = model.get_submodule(arch.middle)
-        module.register_forward_hook(lambda m, a, out: out + (-out.abs() - 1).log())
+        sound = module.forward
+        module.forward = lambda x: sound(x) + (-x.abs() - 1).log().mean()
     if fault == "overflow under a gradient scaler" and step == 20:
         first = next(p for p in _weights(model))
         first.register_hook(lambda g: g * float("inf") if torch.rand(()) < 0.8 else g)

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -13,7 +14,11 @@ SHAPES = {"a.weight": [4, 4], "b.weight": [4, 4], "c.weight": [4, 4], "c.bias": 
 def make_run(tmp_path):
     """A run made of series: (instrument, part) to values at steps 1, 2, … or to {step: value}."""
 
+    made = itertools.count()
+
     def make(series, *, events=(), uncertainty=None, **header):
+        path = tmp_path / f"run{next(made)}"
+        path.mkdir()
         facts = {
             "schema_version": 1,
             "kind": "thalweg.run",
@@ -26,8 +31,8 @@ def make_run(tmp_path):
             ],
             "models": [{"label": "", "tensors": SHAPES, "frozen": []}],
         } | header
-        (tmp_path / "run.json").write_text(json.dumps(facts))
-        writer = MeasurementWriter(tmp_path / "measurements", rank=0, segment=0)
+        (path / "run.json").write_text(json.dumps(facts))
+        writer = MeasurementWriter(path / "measurements", rank=0, segment=0)
         for (instrument, part), values in series.items():
             rows = values if isinstance(values, dict) else dict(enumerate(values, start=1))
             code = writer.series(instrument, part)
@@ -35,10 +40,10 @@ def make_run(tmp_path):
                 error = None if uncertainty is None else [uncertainty]
                 writer.append(step, step * 0.1, [code], [float(value)], error)
         writer.close()
-        log = EventLog(tmp_path, rank=0)
+        log = EventLog(path, rank=0)
         for event in events:
             log.write(**({"time_s": 0.0} | event))
         log.close()
-        return Run(tmp_path)
+        return Run(path)
 
     return make
