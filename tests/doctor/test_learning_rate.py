@@ -57,6 +57,11 @@ def test_blow_up_that_ends_at_chance(make_run):
     assert found[0].evidence[1].value == 3.0
 
 
+def test_the_param_group_with_the_largest_rate_is_named(make_run):
+    series = {("loss", ""): [2.0, 9.0, math.inf], ("lr", ""): [0.1], ("lr", "group1"): [300.0]}
+    assert "of param group1 tenfold: `lr=30`" in lr_too_high(make_run(series))[0].treatment
+
+
 def test_short_runs_and_players_of_a_game_are_left_alone(make_run):
     assert lr_too_high(make_run({("loss", ""): [1.0, 0.5, 4.0, 4.0]})) == []
     game = {("loss", ""): np.linspace(1, 9, 90), ("loss", "optimizer1"): np.linspace(9, 1, 90)}

@@ -166,10 +166,16 @@ def _curvature(run: Run) -> list[Evidence]:
 
 
 def _smaller(run: Run) -> str:
-    _, rates = finite(whole(run, "lr"))
-    if not len(rates):
+    rates = {
+        part: float(values.max())
+        for (owner, part), series in run.all_series().items()
+        if owner == "lr" and len(values := finite(series)[1])
+    }
+    if not rates:
         return "Lower the learning rate tenfold"
-    return f"Lower the learning rate tenfold: `lr={rates.max() / 10:.3g}`"
+    part = max(rates, key=lambda p: rates[p])
+    of = f" of param {part}" if part and len(set(rates.values())) > 1 else ""
+    return f"Lower the learning rate{of} tenfold: `lr={rates[part] / 10:.3g}`"
 
 
 def lr_too_low(run: Run) -> list[Diagnosis]:

@@ -54,7 +54,7 @@ def dead_units(run: Run) -> list[Diagnosis]:
             "dead_units",
             "problem" if gone else "warning",
             f"{'all' if gone else 'most'} units of {worst!r} are dead"
-            + (f", and of {len(dead) - 1} more layers" if len(dead) > 1 else ""),
+            + (f", and of {len(dead) - 1} more" if len(dead) > 1 else ""),
             evidence,
             "adamo-isometry",
             "Sokar, Agarwal, Castro, Evci 2023, arXiv 2302.12902 (dormant neurons)",

@@ -347,9 +347,10 @@ class Session:
         if leads:
             self.step += 1
             if self.step == self._store.first_step + 1:
-                held = next((p for p in tracked.params if p.grad is not None), None)
-                if held is not None:
-                    self._kept_gradient = held, TensorWeakRef(held.grad)
+                for held in tracked.params:
+                    if held.grad is not None:
+                        self._kept_gradient = held, TensorWeakRef(held.grad)
+                        break
         at = self._store.elapsed()
         # Optimizers that share one backward each get its loss; none gets the same one twice.
         if self._loss is not None and tracked.backwards != self._backwards:
