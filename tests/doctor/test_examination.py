@@ -15,7 +15,7 @@ from thalweg.doctor.diagnosis import SEVERITIES
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.faults import healthy
+from benchmarks.faults import PAGE, RESULT, healthy, page, summary
 from benchmarks.small_trainings import FAULTS, Setting, train
 
 # Room for a full record of these models on every step.
@@ -128,3 +128,11 @@ def test_command_line_on_healthy_runs_notes_and_no_run(make_run, tmp_path, capsy
     assert "NOTE:" in capsys.readouterr().out
     assert main(["doctor", str(tmp_path / "none")]) == 2
     assert main(["doctor", "--root", str(tmp_path / "none")]) == 2
+
+
+def test_the_page_is_made_from_the_result_and_the_result_adds_up():
+    result = json.loads(RESULT.read_text())
+    assert PAGE.read_text() == page(result)
+    again = summary(result["faulted"], result["healthy"])
+    assert all(result[key] == figures for key, figures in again.items())
+    assert result["accepted"] == {fault: sorted(rules) for fault, rules in FAULTS.items()}
