@@ -10,11 +10,12 @@ import benchmarks
 def main() -> None:
     """Runs each module of this package that has a ``main``."""
     for info in pkgutil.iter_modules(benchmarks.__path__):
-        if info.name in ("__main__", "machine", "tables"):
+        if info.name in ("__main__", "tables"):
             continue
-        print(f"== {info.name}", flush=True)
         module = importlib.import_module(f"benchmarks.{info.name}")
-        module.main(sys.argv[1:])
+        if hasattr(module, "main"):
+            print(f"== {info.name}", flush=True)
+            module.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def _loaded(code: str) -> set[str]:
          {"rich", "cyclopts"}),
         ("from thalweg import Run", {"numpy", "pyarrow"}),
         ("import thalweg.report", {"numpy"}),
+        ("from thalweg import diagnose", {"numpy", "pyarrow"}),
         ("import thalweg.instruments, thalweg.numerics", {"torch", "numpy", "scipy"}),
     ],
 )  # fmt: skip

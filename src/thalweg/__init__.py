@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from thalweg._lazy import attach
 
 if TYPE_CHECKING:
+    from thalweg.doctor.examination import diagnose as diagnose
     from thalweg.errors import ThalwegError as ThalwegError
     from thalweg.recorder.lightning_callback import LightningCallback as LightningCallback
     from thalweg.recorder.record import record as record
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(  # pyright: ignore[reportUnsupportedDunderAll]
     __name__,
     {
+        "doctor.examination": ["diagnose"],
         "errors": ["ThalwegError"],
         "recorder.lightning_callback": ["LightningCallback"],
         "recorder.record": ["record"],

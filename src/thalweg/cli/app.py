@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError
 from thalweg import __version__
 from thalweg.cli.check import check
 from thalweg.cli.compare import compare
+from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
 from thalweg.cli.record import record, split
 from thalweg.cli.report import report
@@ -55,6 +56,7 @@ app.command(compare, help_epilogue="Example: thalweg compare runs/adam runs/sgd"
 app.command(report, help_epilogue="Example: thalweg report runs/digits -o digits.html")
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
 app.command(check, help_epilogue="Example: thalweg check runs/digits")
+app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(version, help_epilogue="Example: thalweg version")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
+from torch.utils.weak import TensorWeakRef
 
 from thalweg.errors import ThalwegError
 from thalweg.instruments import Reading
@@ -119,6 +120,7 @@ class Session:
         self._loss: Tensor | None = None
         self._loss_used = True  # the next backward starts a new sum
         self._backwards = 0
+        self._kept_gradient: tuple[Tensor, TensorWeakRef] | None = None  # of the first step
         self._scaled: tuple[Tensor, Tensor] | None = None
         self._loss_scale: Tensor | None = None
         self._in_step = False
@@ -138,6 +140,7 @@ class Session:
 
     def after_zero_grad(self) -> None:
         """Backward passes before this do not count for the next step."""
+        self._kept_gradient = None
         if self._in_step:
             return  # a closure clears them between its evaluations
         self._loss_used = True
@@ -364,6 +367,11 @@ class Session:
             self._write_validation()
         if leads:
             self.step += 1
+            if self.step == self._store.first_step + 1:
+                for held in tracked.params:
+                    if held.grad is not None:
+                        self._kept_gradient = held, TensorWeakRef(held.grad)
+                        break
         at = start - self._store.start
         # Optimizers that share one backward each get its loss; none gets the same one twice.
         if self._loss is not None and tracked.backwards != self._backwards:
@@ -414,7 +422,10 @@ class Session:
         if self._discovery is not None and self.step - self._store.first_step >= 2:
             self._discovery.close()
             self._discovery = None
-            self._store.describe(outside_optimizers=self._outside_optimizers())
+            self._store.describe(
+                outside_optimizers=self._outside_optimizers(),
+                gradients_kept=self._gradients_kept(),
+            )
         if self._schedule.next <= self.step and budget.affords("snapshots"):
             self._timed("snapshots", self._write_snapshot)
         if self._sketches.next <= self.step and budget.affords("sketches"):
@@ -495,6 +506,16 @@ class Session:
         for name in self._plan.probes:
             if self._probes.wants_loss(name) and name not in self._broken:
                 self._break(name, f"unsupported:{why}")
+
+    def _gradients_kept(self) -> bool:
+        """Whether the first step's gradient lived on into the second: no one cleared it.
+
+        Zeroing ``.grad`` in place by hand, without ``zero_grad``, looks the same.
+        """
+        if self._kept_gradient is None:
+            return False
+        (param, gradient), self._kept_gradient = self._kept_gradient, None
+        return param.grad is not None and gradient() is param.grad
 
     def _write_validation(self) -> None:
         evaluation = self._evaluation if self._evaluation.batches else self._doubtful

@@ -1,0 +1,104 @@
+"""``thalweg.diagnose``: every rule over a run, the gravest findings first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thalweg.doctor.clipping import clipping_always
+from thalweg.doctor.diagnosis import SEVERITIES, Diagnosis
+from thalweg.doctor.generalisation import overfitting
+from thalweg.doctor.gradients import (
+    exploding_activations,
+    exploding_gradients,
+    gradients_not_cleared,
+    vanishing_gradients,
+)
+from thalweg.doctor.learning_rate import lr_too_high, lr_too_low
+from thalweg.doctor.mixed_precision import loss_scale_collapse
+from thalweg.doctor.nonfinite import nonfinite
+from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
+from thalweg.doctor.readings import ReadOnce
+from thalweg.doctor.shapes import broadcast_loss
+from thalweg.doctor.units import dead_units, dominating_layer, starved_layer
+from thalweg.recorder.run import Run
+
+__all__ = ["RULES", "Examination", "diagnose", "examine"]
+
+#: Each rule, and what it needs: names of instruments, or of facts in the header after a ``:``.
+RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
+    (nonfinite, ("loss",)),
+    (broadcast_loss, (":loss_calls",)),
+    (loss_scale_collapse, ("loss",)),
+    (outside_optimizer, (":outside_optimizers",)),
+    (never_moves, ("distance_from_init",)),
+    (gradients_not_cleared, ("grad_norm", ":gradients_kept")),
+    (lr_too_high, ("loss",)),
+    (lr_too_low, ("loss", "update_ratio")),
+    (exploding_gradients, ("grad_norm",)),
+    (exploding_activations, ("activation_rms",)),
+    (vanishing_gradients, ("grad_norm", "weight_norm")),
+    (dead_units, ("dormant_fraction",)),
+    (dominating_layer, ("distance_from_init", "weight_norm")),
+    (starved_layer, ("distance_from_init", "weight_norm")),
+    (overfitting, ("val_loss", "loss")),
+    (clipping_always, ("grad_norm", "grad_norm_preclip")),
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that the rules said of a run.
+
+    Attributes:
+        findings: the gravest first, then in the order of ``RULES``.
+        skipped: rule to what it lacked, for rules that could not judge.
+    """
+
+    findings: tuple[Diagnosis, ...]
+    skipped: dict[str, str]
+
+
+def examine(run: Run | str | os.PathLike[str]) -> Examination:
+    """Applies every rule to a run.
+
+    Args:
+        run: a run or its directory; it may still be growing.
+
+    Raises:
+        ThalwegError: if it is no run.
+    """
+    read = ReadOnce(run.path if isinstance(run, Run) else run)
+    instruments = {instrument for instrument, _ in read.all_series()}
+    known = instruments | {f":{key}" for key, fact in read.header.items() if fact is not None}
+    findings: list[Diagnosis] = []
+    skipped: dict[str, str] = {}
+    for rule, needs in RULES:
+        missing = [need for need in needs if need not in known]
+        if missing:
+            skipped[rule.__name__] = f"the run has no {', '.join(missing).replace(':', '')}"
+        else:
+            findings += rule(read)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Examination(tuple(findings), skipped)
+
+
+def diagnose(run: Run | str | os.PathLike[str]) -> list[Diagnosis]:
+    """What is wrong with a training, by what was recorded of it.
+
+    Args:
+        run: a run or its directory; it may still be growing.
+
+    Returns:
+        Findings, the gravest first; none for a healthy run. A rule whose data was not recorded
+        says nothing; ``thalweg.doctor.examine`` lists those.
+
+    Raises:
+        ThalwegError: if it is no run.
+
+    Example:
+        >>> for finding in diagnose("runs/a"):  # doctest: +SKIP
+        ...     print(finding.symptom, finding.treatment)
+    """
+    return list(examine(run).findings)
