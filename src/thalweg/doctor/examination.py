@@ -98,7 +98,7 @@ def diagnose(run: Run | str | os.PathLike[str]) -> list[Diagnosis]:
         ThalwegError: if it is no run.
 
     Example:
-        >>> for finding in diagnose("runs/a"):  # doctest: +SKIP
-        ...     print(finding.symptom, finding.treatment)
+        for finding in thalweg.diagnose("runs/a"):
+            print(finding.symptom, finding.treatment)
     """
     return list(examine(run).findings)
