@@ -18,7 +18,7 @@ def test_spending_stays_within_the_budget_but_for_the_first_runs(fraction, price
         budget.add(str(i))
     step_s = 1e-3
     for _ in range(3000):
-        budget.pass_step(step_s)
+        budget.pass_steps(step_s)
         budget.common_s += every_step
         for i, price in enumerate(prices):
             if budget.affords(str(i)):
@@ -36,7 +36,7 @@ def test_units_of_different_price_get_equal_shares():
     budget.add("dear")
     spent = {"cheap": 0.0, "dear": 0.0}
     for _ in range(20_000):
-        budget.pass_step(1e-3)
+        budget.pass_steps(1e-3)
         for unit, price in (("cheap", 1e-5), ("dear", 2e-3)):
             if budget.affords(unit):
                 budget.charge(unit, price)
@@ -51,7 +51,7 @@ def test_a_declared_cost_keeps_the_first_run_until_it_is_affordable():
     budget.add("curvature", cost=100)  # steps
     ran_at = None
     for step in range(5000):
-        budget.pass_step(1e-3)
+        budget.pass_steps(1e-3)
         if ran_at is None and budget.affords("curvature"):
             ran_at = step
     assert ran_at == pytest.approx(2000, rel=0.01)
@@ -60,12 +60,12 @@ def test_a_declared_cost_keeps_the_first_run_until_it_is_affordable():
 def test_steps_until_foresees_the_next_run():
     budget = Budget(0.05)
     budget.add("norms")
-    budget.pass_step(1e-3)
+    budget.pass_steps(1e-3)
     budget.charge("norms", 5e-3)
     foreseen = budget.steps_until("norms")
     waited = 0
     while not budget.affords("norms"):
-        budget.pass_step(1e-3)
+        budget.pass_steps(1e-3)
         waited += 1
     assert waited == pytest.approx(foreseen, abs=1)
 
@@ -77,7 +77,7 @@ def test_a_removed_unit_leaves_its_share_to_the_others():
     budget.remove("b")
     assert not budget.affords("b")
     for _ in range(1000):
-        budget.pass_step(1e-3)
+        budget.pass_steps(1e-3)
     purse = HEADROOM * budget.fraction * budget.bare_s - budget.common_s
     budget.charge("a", 0.49 * purse)  # twice that is all there is
     assert budget.affords("a")

@@ -17,7 +17,7 @@ __all__ = ["Budget"]
 # of the garbage collection. The first is booked per step (seen by switching the hooks on and off in
 # one process, 2 GHz core); the rest is what headroom is left for.
 UNSEEN_S = 12e-6
-HEADROOM = 0.6
+HEADROOM = 0.75
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Budget:
         >>> budget.affords("norms")  # the first run prices it
         True
         >>> budget.charge("norms", 0.010)
-        >>> budget.pass_step(0.1)
+        >>> budget.pass_steps(0.1)
         >>> budget.affords("norms")
         False
     """
@@ -89,12 +89,13 @@ class Budget:
             self.common_s += dropped.spent
         self._weigh()
 
-    def pass_step(self, bare_s: float) -> None:
-        """Books one step of the training."""
-        if bare_s > UNSEEN_S:
-            self.bare_s += bare_s - UNSEEN_S
-            self.common_s += UNSEEN_S
-        self.steps += 1
+    def pass_steps(self, bare_s: float, steps: int = 1) -> None:
+        """Books steps of the training, and the bare seconds that they took together."""
+        unseen = UNSEEN_S * steps
+        if bare_s > unseen:
+            self.bare_s += bare_s - unseen
+            self.common_s += unseen
+        self.steps += steps
 
     def charge(self, unit: str, seconds: float) -> None:
         """Books one run of a unit. Its price is the median of its last three runs."""

@@ -40,6 +40,8 @@ from thalweg.recorder.validation import Evaluation
 
 __all__ = ["Session"]
 
+PLAN_S = 4e-3  # how often the budget is looked at, at most
+
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 _clock = time.perf_counter
 
@@ -104,6 +106,7 @@ class Session:
         self._sketches = SketchWriter(store.path, rank=store.rank, segment=store.segment)
 
         # What the step now under way is measured for.
+        self._planned = self._plan_at = self.step
         self._norms_now = False
         self._norms_s = 0.0
         self._next_record = 0  # with sharded weights: the step that all ranks agreed on
@@ -400,7 +403,7 @@ class Session:
             self._budget.charge("norms", seconds)
             start += _clock() - now
         self._budget.common_s += _clock() - start
-        if leads:
+        if leads and self.step >= self._plan_at:
             self._between_steps(at)
 
     def _send_norms(self, tracked: Tracked, at: float) -> None:
@@ -409,7 +412,8 @@ class Session:
     def _between_steps(self, at: float) -> None:
         """Closes the captures of the step that ended and plans the next."""
         budget = self._budget
-        budget.pass_step(_clock() - self._step_end - (budget.spent_s - self._spent_at_end))
+        bare = _clock() - self._step_end - (budget.spent_s - self._spent_at_end)
+        budget.pass_steps(bare, self.step - self._planned)
         if self._activations_now and self._activations is not None:
             start = _clock()
             self._guarded("activations", self._end_activations, at)
@@ -443,9 +447,17 @@ class Session:
             self._guarded("scalars", self._scalars.drain)
         if start - self._store.flushed > FLUSH_S:
             self._store.flush()
+        self._planned, self._plan_at = self.step, self.step + self._steps_to_pass()
         self._step_end = _clock()
         budget.common_s += self._step_end - start
         self._spent_at_end = budget.spent_s
+
+    def _steps_to_pass(self) -> int:
+        """Steps until the next look at the budget: one, unless steps are short and none is due."""
+        busy = self._norms_now or self._activations_now or self._tape is not None
+        if busy or self._sharded or self._discovery is not None or not self._budget.bare_s:
+            return 1
+        return max(1, min(64, int(PLAN_S * self._budget.steps / self._budget.bare_s)))
 
     def _record_next(self) -> bool:
         if not self._plan.norms or "norms" in self._broken:
@@ -653,6 +665,7 @@ class Session:
             if not self._closed:
                 self._attachment = Attachment(self)
                 self._loss_used = True
+                self._plan_at = self.step
                 self._step_end = _clock()
                 self._spent_at_end = self._budget.spent_s
 
