@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # noqa: F401 - `take` would import it, 40 ms, in the midst of a training
+import pyarrow.compute
 
 from thalweg.recorder.tables import END_OF_STREAM, MEASUREMENTS, compact, part_name
 
