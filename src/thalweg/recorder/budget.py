@@ -18,6 +18,7 @@ __all__ = ["Budget"]
 # one process, 2 GHz core); the rest is what headroom is left for.
 UNSEEN_S = 12e-6
 HEADROOM = 0.75
+WARM_UP = 4  # runs of a unit
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Budget:
         fraction: share of the bare time that recording may take, > 0.
         bare_s: seconds in which the script worked, so far.
         common_s: seconds spent that belong to no unit.
-        setup_s: seconds spent once, before the first step; in neither account.
+        setup_s: seconds spent once: meeting the optimizers, first runs. They count as spent, but
+            nothing has to wait until they are earned.
         steps: steps of the training, so far.
 
     Example:
@@ -98,18 +100,24 @@ class Budget:
         self.steps += steps
 
     def charge(self, unit: str, seconds: float) -> None:
-        """Books one run of a unit. Its price is the median of its last three runs."""
+        """Books one run of a unit. Its price is the cheapest of its last three runs.
+
+        The first runs pay for warming up (allocations, kernels used for the first time): done once,
+        however long the training, they are no part of what the unit may spend.
+        """
         u = self._units.get(unit)
         if u is None:  # removed, or the work of every step
             self.common_s += seconds
             return
-        self._units_s += seconds
-        u.spent += seconds
+        if u.runs < WARM_UP:
+            self.setup_s += seconds
+        else:
+            self._units_s += seconds
+            u.spent += seconds
         u.runs += 1
-        # The lower middle: one run held up by something else must not price the unit out, and
-        # the first pays for warming up (allocations, lazy imports), which the second does not.
+        # A run held up by something else must not price the unit out; what it took is booked.
         u.last.append(seconds)
-        u.price = sorted(u.last)[(len(u.last) - 1) // 2]
+        u.price = min(u.last)
         self._needs[unit] = (u.spent + u.price) * self._weights / u.weight
 
     def affords(self, unit: str) -> bool:
@@ -152,7 +160,7 @@ class Budget:
     @property
     def spent_s(self) -> float:
         """Seconds that recording took, in all."""
-        return self.common_s + self._units_s
+        return self.common_s + self._units_s + self.setup_s
 
     @property
     def achieved(self) -> float:

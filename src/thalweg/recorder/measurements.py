@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+# `take` would import it at the first flush: 40 ms, in the midst of a training.
 import pyarrow.compute
 
 from thalweg.recorder.tables import END_OF_STREAM, MEASUREMENTS, compact, part_name

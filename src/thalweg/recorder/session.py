@@ -173,7 +173,10 @@ class Session:
             self._loss_used = False
             self._backwards += 1
         if self._tape is not None:
+            begun = _clock()
             self._guarded("loss tape", lambda tape: tape.backward(root, scale), self._tape)
+            self._book_tape(_clock() - begun)
+            start += _clock() - begun
         if self._norms_now and not self._in_step:
             self._guarded("norms", self._read_preclip, scale)
             self._norms_s += _clock() - start
@@ -313,7 +316,6 @@ class Session:
         start = _clock()
         tracked = self._guarded("discovery", self._meet, optimizer)
         self._budget.setup_s += _clock() - start
-        self._step_end += _clock() - start
         return tracked
 
     def _read_start(self, tracked: Tracked) -> None:
@@ -419,7 +421,9 @@ class Session:
             self._guarded("activations", self._end_activations, at)
             budget.charge("activations", _clock() - start + self._activations.seconds)
         if self._tape is not None:
-            self._timed("loss tape", self._end_tape)
+            start = _clock()
+            self._guarded("loss tape", self._end_tape)
+            self._book_tape(_clock() - start)
             for name in self._probes_due:
                 self._timed(name, self._run_probe, name, at)
             self._probes_due = []
@@ -580,11 +584,18 @@ class Session:
         self._tape = LossTape(self._roots)
         self._tape.open()
 
+    def _book_tape(self, seconds: float) -> None:
+        """The first tape, which says what the loss is, is setup; later ones serve the probes."""
+        if self._probes_due:
+            self._budget.common_s += seconds
+        else:
+            self._budget.setup_s += seconds
+
     def _end_tape(self) -> None:
         tape, self._tape = self._tape, None
         assert tape is not None
         tape.close()
-        self._budget.common_s += tape.watched * CALL_S
+        self._book_tape(tape.watched * CALL_S)
         self.closure = tape.closure
         said = tape.closure.description if tape.closure else f"unsupported:{tape.why_not}"
         calls = tape.closure.signature() if tape.closure else []
