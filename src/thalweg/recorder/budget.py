@@ -17,7 +17,7 @@ __all__ = ["Budget"]
 # of the garbage collection. The first is booked per step (seen by switching the hooks on and off in
 # one process, 2 GHz core); the rest is what headroom is left for.
 UNSEEN_S = 12e-6
-HEADROOM = 0.75
+HEADROOM = 0.65
 WARM_UP = 4  # runs of a unit
 
 
