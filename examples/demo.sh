@@ -12,6 +12,8 @@ run thalweg record --out "$out/digits" examples/digits_cnn.py --epochs 8
 run thalweg show "$out/digits"
 run thalweg record --out "$out/text" examples/char_transformer.py --steps 40
 run thalweg show "$out/text"
+run thalweg doctor "$out/digits" || true
+run thalweg report "$out/text"
 run thalweg show "$out/text" --instrument dormant_fraction --parts
 echo
 echo "Your own script: .venv/bin/thalweg record train.py"
