@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-__all__ = ["Discovery", "is_compiled", "parameter_names", "unwrapped"]
+__all__ = ["Discovery", "describe_model", "is_compiled", "parameter_names", "unwrapped"]
 
 # What wrappers (torch.compile, FSDP, DDP) add to the names of the parameters that they wrap.
 _COMPILE_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks"
@@ -129,6 +129,19 @@ def parameter_names(models: Sequence[nn.Module], params: Iterable[Tensor]) -> li
         for name, p in model.named_parameters():
             known.setdefault(id(p), _WRAPPER.sub("", f"{label}.{name}" if label else name))
     return [known.get(id(p), f"param{i}") for i, p in enumerate(params)]
+
+
+def describe_model(model: nn.Module, label: str) -> dict[str, Any]:
+    """What the header says of a model."""
+    params = list(model.named_parameters())
+    return {
+        "label": label,
+        "class": type(model).__name__,
+        "parameters": sum(p.numel() for _, p in params),
+        "trainable": sum(p.numel() for _, p in params if p.requires_grad),
+        "tensors": {n: list(p.shape) for n, p in params},
+        "frozen": [n for n, p in params if not p.requires_grad],
+    }
 
 
 def labels(models: Sequence[nn.Module]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from thalweg.errors import ThalwegError
 
-__all__ = ["agree_on_directory", "this_rank"]
+__all__ = ["agree_on_directory", "largest_of_ranks", "this_rank"]
 
 WAIT_S = 60.0
 
@@ -30,6 +30,19 @@ def this_rank() -> tuple[int, int]:
         return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError:
         return 0, 1
+
+
+def largest_of_ranks(steps: int) -> int:
+    """The largest proposal of all ranks; collective where there is a process group."""
+    import torch
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return steps
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    proposal = torch.tensor(steps, device=device)
+    dist.all_reduce(proposal, op=dist.ReduceOp.MAX)
+    return int(proposal)
 
 
 def agree_on_directory(

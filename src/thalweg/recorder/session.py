@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 import traceback
 import weakref
@@ -28,15 +27,24 @@ from thalweg.instruments import Reading
 from thalweg.recorder.activations import CALL_S, ActivationCapture
 from thalweg.recorder.attach import Attachment
 from thalweg.recorder.budget import Budget
-from thalweg.recorder.discovery import Discovery, is_compiled, labels, parameter_names, unwrapped
+from thalweg.recorder.discovery import (
+    Discovery,
+    describe_model,
+    is_compiled,
+    labels,
+    parameter_names,
+    unwrapped,
+)
 from thalweg.recorder.loss_tape import LossClosure, LossTape
 from thalweg.recorder.plan import RANKS, Plan
 from thalweg.recorder.probes import Probes
+from thalweg.recorder.ranks import largest_of_ranks
 from thalweg.recorder.scalars import Scalars
 from thalweg.recorder.snapshots import SketchWriter, SnapshotSchedule, SnapshotWriter
 from thalweg.recorder.store import FLUSH_S, Store
 from thalweg.recorder.tracked import Tracked
 from thalweg.recorder.validation import Evaluation
+from thalweg.recorder.watchdog import Watchdog
 
 __all__ = ["Session"]
 
@@ -136,7 +144,7 @@ class Session:
         self._discovery: Discovery | None = Discovery()
         self._roots: list[nn.Module] = []  # those among the models, or inside them, that are called
         self._attachment = Attachment(self)
-        self._watchdog = _Watchdog(store)
+        self._watchdog = Watchdog(store)
         _live.add(self)
 
     # -- what the attachment tells -------------------------------------------------------------
@@ -305,7 +313,7 @@ class Session:
         self._store.describe(
             optimizers=[t.describe() for t in self._tracked.values()],
             models=[
-                _describe(m, label)
+                describe_model(m, label)
                 for m, label in zip(self._models, labels(self._models), strict=True)
             ],
         )
@@ -469,7 +477,7 @@ class Session:
         # Norms of sharded weights are collective: every rank must take them on the same step, so
         # the next one is agreed on at each record and no rank measures in between.
         if self.step >= self._next_record:
-            self._next_record = self.step + _largest(self._budget.steps_until("norms"))
+            self._next_record = self.step + largest_of_ranks(self._budget.steps_until("norms"))
         return self.step + 1 >= self._next_record
 
     def _outside_optimizers(self) -> list[dict[str, Any]]:
@@ -727,49 +735,6 @@ class Session:
         return self._budget.achieved
 
 
-def _describe(model: nn.Module, label: str) -> dict[str, Any]:
-    params = list(model.named_parameters())
-    return {
-        "label": label,
-        "class": type(model).__name__,
-        "parameters": sum(p.numel() for _, p in params),
-        "trainable": sum(p.numel() for _, p in params if p.requires_grad),
-        "tensors": {n: list(p.shape) for n, p in params},
-        "frozen": [n for n, p in params if not p.requires_grad],
-    }
-
-
 def _status(reading: Reading) -> str:
     bad = reading.status == "ok" and not math.isfinite(reading.value)
     return "nonfinite" if bad else reading.status
-
-
-def _largest(steps: int) -> int:
-    """The largest proposal of all ranks."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return steps
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    proposal = torch.tensor(steps, device=device)
-    dist.all_reduce(proposal, op=dist.ReduceOp.MAX)
-    return int(proposal)
-
-
-class _Watchdog(threading.Thread):
-    """Writes rows out when the training is busy elsewhere for long."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(name="thalweg-flush", daemon=True)
-        self._store = store
-        self._done = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._done.wait(0.1):
-            if self._store.stale(0.9):
-                self._store.flush()
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join(timeout=5)
