@@ -528,3 +528,23 @@ def test_a_pause_is_not_recorded(run_dir):
             step()
         step()
     assert thalweg.Run(run_dir).series("loss")[0].tolist() == [1, 2, 3, 4]
+
+
+def test_micro_batches_do_not_multiply_the_layers(run_dir):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.b(F.relu(F.relu(self.a(x))))  # two layers of units, in one module
+
+    net = Net()
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+    with thalweg.record(net, sgd, run_dir, overhead=EVERYTHING):
+        for _ in range(3):
+            sgd.zero_grad()
+            for _ in range(4):
+                net(torch.ones(2, 3)).mean().backward()
+            sgd.step()
+    assert thalweg.Run(run_dir).parts("dormant_fraction") == ["relu", "relu1"]

@@ -85,6 +85,7 @@ class ActivationCapture:
         self._activations = {name for name, m in self._modules if isinstance(m, _MODULES)}
         self._handles: list[Any] = []
         self._path: list[str] = []
+        self._visits: dict[str, int] = {}
         self._unit_dim = -1
         self._seen: set[str] = set()
         self._mode = _Functions(self)
@@ -99,10 +100,11 @@ class ActivationCapture:
         self.fired, self.seconds = 0, 0.0
         self._seen.clear()
         self._path.clear()
+        self._visits.clear()
         for name, module in self._modules:
             leaf = next(module.children(), None) is None
             self._handles.append(
-                module.register_forward_pre_hook(lambda m, args, n=name: self._path.append(n))
+                module.register_forward_pre_hook(lambda m, args, n=name: self._enter(n))
             )
             hook = self._leaf_done if leaf else self._done
             self._handles.append(
@@ -119,6 +121,10 @@ class ActivationCapture:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def _enter(self, name: str) -> None:
+        self._path.append(name)
+        self._visits[name] = self._visits.get(name, 0) + 1
 
     def _done(self, name: str, module: nn.Module, output: Any) -> None:
         self.fired += 1
@@ -145,6 +151,8 @@ class ActivationCapture:
             return
         inside = self._path[-1]
         if inside in self._activations:  # nn.ReLU calls F.relu: its own hook has it
+            return
+        if self._visits.get(inside, 0) > 1:  # the next micro-batch, or a module used twice
             return
         part = f"{inside}.{name}" if inside else name
         count = 0
