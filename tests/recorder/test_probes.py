@@ -214,3 +214,36 @@ def test_ranks_of_the_features_behind_each_activation(run_dir):
     assert run.instruments == names
     assert run.series("effective_rank", "relu")[1].tolist() == pytest.approx([1, 1], abs=1e-3)
     assert run.series("stable_rank", "relu")[1].tolist() == [1, 1]
+
+
+def test_a_fixed_probe_batch_of_the_users_own(run_dir):
+    model = nn.Linear(3, 1, bias=False)
+    sgd = torch.optim.SGD(model.parameters(), 1e-3)
+    probe = torch.diag(torch.tensor([1.0, 2.0, 3.0]))
+
+    def loss_fn(model, batch):
+        return 0.5 * model(batch).square().sum()
+
+    names = ["sharpness", "critical_sharpness", "grad_noise_scale"]
+    with thalweg.record(
+        model, sgd, run_dir, loss_fn=loss_fn, probe=probe, overhead=1e9, instruments=names
+    ):
+        for _ in range(8):
+            sgd.zero_grad()
+            model(torch.randn(4, 3)).square().mean().backward()
+            sgd.step()
+    run = thalweg.Run(run_dir)
+    values = run.series("sharpness")[1]
+    assert len(values) >= 3 and values.tolist() == pytest.approx([9.0] * len(values), rel=2e-3)
+    assert "micro-batches" in run.table("grad_noise_scale").to_pylist()[0]["status"]
+
+
+def test_bad_probes_are_refused(run_dir):
+    model = nn.Linear(3, 1)
+    with pytest.raises(TypeError, match="loss_fn must be callable, got int"):
+        with thalweg.record(model, out=run_dir, loss_fn=3, probe=1):
+            pass
+    with pytest.raises(TypeError, match="needs the one model"):
+        with thalweg.record([model], out=run_dir, loss_fn=lambda m, b: 0, probe=1):
+            pass
+    assert not run_dir.exists()

@@ -20,6 +20,7 @@ from thalweg.recorder.tracked import Tracked
 
 __all__ = ["Probes"]
 
+Loss = Callable[[], Tensor]
 NAN = float("nan")
 VECTORS = 32  # of the length of all parameters: what Lanczos may come to hold
 SHARE = 0.25  # of the free memory that they may take
@@ -48,7 +49,7 @@ class Probes:
         return bool({"closure", "micro_batches"} & set(needs))
 
     def run(
-        self, name: str, closure: LossClosure | None, tracked: Tracked
+        self, name: str, closure: Loss | None, tracked: Tracked
     ) -> Iterator[tuple[str, str, Reading]]:
         """Measures one instrument: instrument, part and reading of each figure.
 
@@ -82,7 +83,7 @@ class Probes:
     def _sharpness(
         self,
         function: Callable[..., Any],
-        closure: LossClosure,
+        closure: Loss,
         tracked: Tracked,
         params: Sequence[Tensor],
     ) -> Iterator[tuple[str, str, Reading]]:
@@ -105,7 +106,7 @@ class Probes:
             yield "sharpness", part, reading
 
     def _along_update(
-        self, function: Callable[..., Any], closure: LossClosure, tracked: Tracked
+        self, function: Callable[..., Any], closure: Loss, tracked: Tracked
     ) -> Reading:
         """At the weights before the step, where its update was to lower the loss."""
         update = tracked.update
@@ -124,10 +125,10 @@ class Probes:
 
 
 def _over_micro_batches(
-    function: Callable[..., Any], closure: LossClosure, params: Sequence[Tensor]
+    function: Callable[..., Any], closure: Loss, params: Sequence[Tensor]
 ) -> Reading:
     """Gradients of the micro-batches that the step accumulated."""
-    parts = closure.parts()
+    parts = closure.parts() if isinstance(closure, LossClosure) else []
     if len(parts) < 3:
         why = f"the step has {len(parts)} micro-batches; 3 or more are needed"
         return Reading(NAN, NAN, f"unsupported:{why}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from thalweg.recorder.plan import Plan
@@ -89,6 +89,8 @@ def record(
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     out: str | Path | None = None,
     *,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    probe: Any = None,
     overhead: float = 0.05,
     instruments: Iterable[str] | None = None,
     overwrite: bool = False,
@@ -103,6 +105,9 @@ def record(
         model: the module or modules that are trained; default: found when first run.
         optimizer: record only these; default: every optimizer that steps.
         out: run directory; default ``runs/<script>-<time>``.
+        loss_fn: ``(model, batch) -> scalar``, which costly instruments evaluate on ``probe``;
+            without it, or without a batch, they take the captured loss of each step.
+        probe: the batch for ``loss_fn``.
         overhead: share of step time that recording may take.
         instruments: names; default all cheap ones.
         overwrite: replace the run that lies at ``out``.
@@ -114,7 +119,7 @@ def record(
 
     Raises:
         ThalwegError: if ``out`` is taken or cannot be made, or an instrument is unknown.
-        TypeError: if ``model`` or ``optimizer`` is none.
+        TypeError: if ``model`` or ``optimizer`` is none, or ``loss_fn`` can't be called.
         ValueError: if ``overhead`` is not positive.
 
     Example:
@@ -132,8 +137,14 @@ def record(
     """
     models = _listed(model, nn.Module, "model")
     optimizers = _listed(optimizer, Optimizer, "optimizer")
+    if loss_fn is not None and not callable(loss_fn):
+        raise TypeError(f"record: loss_fn must be callable, got {type(loss_fn).__name__}")
+    fixed = loss_fn is not None and probe is not None
+    if fixed and not isinstance(model, nn.Module):
+        raise TypeError("record: loss_fn with probe needs the one model that it is called with")
     recording = open_recording(
         out,
+        probe_loss=(lambda: loss_fn(model, probe)) if fixed and loss_fn is not None else None,
         models=models,
         optimizers=optimizers,
         overhead=overhead,
@@ -159,6 +170,7 @@ def open_recording(
     arguments: Sequence[str] | None = None,
     models: Sequence[nn.Module] = (),
     optimizers: Sequence[Optimizer] = (),
+    probe_loss: Callable[[], Tensor] | None = None,
     overhead: float = 0.05,
     instruments: Iterable[str] | None = None,
     overwrite: bool = False,
@@ -167,7 +179,8 @@ def open_recording(
 ) -> Recording:
     """Starts a recording that the caller closes: the part all doors share.
 
-    Args and errors: as ``record``; ``script`` and ``arguments`` say how the training was started.
+    Args and errors: as ``record``; ``script`` and ``arguments`` say how the training was started,
+    ``probe_loss`` evaluates the loss for costly instruments.
     """
     if not 0 < overhead < float("inf"):
         raise ValueError(
@@ -196,7 +209,14 @@ def open_recording(
         quiet=quiet,
     )
     try:
-        session = Session(store, plan=plan, overhead=overhead, models=models, optimizers=optimizers)
+        session = Session(
+            store,
+            plan=plan,
+            overhead=overhead,
+            models=models,
+            optimizers=optimizers,
+            probe_loss=probe_loss,
+        )
     except BaseException:
         store.close("failed", last_step=first_step, overhead={"budget": overhead})
         raise

@@ -72,6 +72,7 @@ class Session:
         overhead: share of step time that recording may take.
         models: the models, if known; otherwise they are found.
         optimizers: only these, if given; otherwise all that step.
+        probe_loss: what costly instruments evaluate; default the captured loss of a step.
         snapshot_bytes: cap on the snapshots of this segment.
 
     Attributes:
@@ -88,6 +89,7 @@ class Session:
         overhead: float,
         models: Sequence[nn.Module] = (),
         optimizers: Sequence[Optimizer] = (),
+        probe_loss: Callable[[], Tensor] | None = None,
         snapshot_bytes: int = 512 << 20,
     ) -> None:
         if _live:
@@ -126,6 +128,7 @@ class Session:
         self._probes = Probes(plan.probes)
         self._probes_due: list[str] = []
         self._probing = False
+        self._probe_loss = probe_loss
 
         # The loss whose gradient the next step follows.
         self._loss: Tensor | None = None
@@ -432,9 +435,9 @@ class Session:
             start = _clock()
             self._guarded("loss tape", self._end_tape)
             self._book_tape(_clock() - start)
-            for name in self._probes_due:
-                self._timed(name, self._run_probe, name, at)
-            self._probes_due = []
+        for name in self._probes_due:
+            self._timed(name, self._run_probe, name, at)
+        self._probes_due = []
         if self._discovery is not None and self.step - self._store.first_step >= 2:
             self._discovery.close()
             self._discovery = None
@@ -466,7 +469,12 @@ class Session:
 
     def _steps_to_pass(self) -> int:
         """Steps until the next look at the budget: one, unless steps are short and none is due."""
-        busy = self._norms_now or self._activations_now or self._tape is not None
+        busy = (
+            self._norms_now
+            or bool(self._probes_due)
+            or self._activations_now
+            or self._tape is not None
+        )
         if busy or self._sharded or self._discovery is not None or not self._budget.bare_s:
             return 1
         return max(1, min(64, int(PLAN_S * self._budget.steps / self._budget.bare_s)))
@@ -500,25 +508,32 @@ class Session:
         due = [n for n in due if self._probes.wants_loss(n)]
         if not due or self._tape is not None:
             return
+        if self._probe_loss is not None:
+            self._await_probes(due)
+            return
         if len(self._tracked) > 1:
             self._cannot_probe("several optimizers: no one loss belongs to all weights")
             return
         self._guarded("loss tape", self._begin_tape)
-        if self._tape is None:
-            return
+        if self._tape is not None:
+            self._await_probes(due)
+
+    def _await_probes(self, due: list[str]) -> None:
+        """Has probes run after the next step, and keeps its update for those that need it."""
         self._probes_due = due
         if any(self._probes.wants_update(n) for n in due):
             self._norms_now = True
             next(iter(self._tracked.values())).keep_update = True
 
     def _run_probe(self, name: str, at: float) -> None:
-        if self._probes.wants_loss(name) and self.closure is None:
+        closure = self._probe_loss or self.closure
+        if self._probes.wants_loss(name) and closure is None:
             self._break(name, "unsupported:the loss of a step could not be captured")
             return
         self._probing = True
         try:
             for tracked in self._tracked.values():
-                for instrument, part, r in self._probes.run(name, self.closure, tracked):
+                for instrument, part, r in self._probes.run(name, closure, tracked):
                     code = self._store.series(instrument, part)
                     row = [r.value], at, [r.uncertainty], [_status(r)]
                     self._store.rows(self.step, [code], *row)
