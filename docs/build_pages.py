@@ -1,4 +1,4 @@
-"""Writes the pages that are made from code: one per instrument, from its docstring.
+"""Writes the pages that are made: one per instrument from its docstring, results from evidence.
 
 python docs/build_pages.py           # rewrite
 python docs/build_pages.py --check   # exit 1 if a page is not current
@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import thalweg.instruments
+from thalweg.almanac.catalogue import entries
+from thalweg.almanac.results_page import results_page
 
 FOLDER = Path(__file__).parent / "instruments"
 SECTIONS = ("Args", "Returns", "Raises", "Cost", "Source", "Example", "Attributes", "Yields")
@@ -33,6 +35,7 @@ def pages() -> dict[Path, str]:
     rows = [f"| [`{n}`]({n}.md) | {_first(f)} | {_when(f)} |" for n, f in functions.items()]
     index = ["# Instruments", "", "| name | measures | in a recording |", "|---|---|---|", *rows]
     out[FOLDER / "index.md"] = "\n".join([*index, ""])
+    out[FOLDER.parent / "results.md"] = results_page(entries())
     return out
 
 
@@ -119,14 +122,15 @@ def main() -> int:
     stale = [p for p, text in want.items() if not p.exists() or p.read_text() != text]
     if "--check" in sys.argv:
         for path in [*stale, *extra]:
-            print(f"docs/instruments/{path.name} is not current: python docs/build_pages.py")
+            name = path.relative_to(FOLDER.parent)
+            print(f"docs/{name} is not current: python docs/build_pages.py")
         return int(bool(stale or extra))
     FOLDER.mkdir(exist_ok=True)
     for path in extra:
         path.unlink()
     for path in stale:
         path.write_text(want[path])
-        print(f"wrote docs/instruments/{path.name}")
+        print(f"wrote docs/{path.relative_to(FOLDER.parent)}")
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from thalweg import __version__
+from thalweg.cli.almanac import almanac
 from thalweg.cli.check import check
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
@@ -22,6 +23,7 @@ from thalweg.cli.export import export
 from thalweg.cli.record import record, split
 from thalweg.cli.report import report
 from thalweg.cli.show import show
+from thalweg.cli.study import study
 from thalweg.errors import ThalwegError
 
 __all__ = ["app", "main"]
@@ -57,6 +59,8 @@ app.command(report, help_epilogue="Example: thalweg report runs/digits -o digits
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
 app.command(check, help_epilogue="Example: thalweg check runs/digits")
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
+app.command(study)
+app.command(almanac)
 app.command(version, help_epilogue="Example: thalweg version")
 
 

@@ -1,0 +1,78 @@
+"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["seed_progress"]
+
+
+@contextmanager
+def seed_progress(
+    label: str, *, quiet: bool = False
+) -> Iterator[Callable[[int, int, int | None, float], None]]:
+    """Tells on standard error how far the seeds of a study are, and how long the rest takes.
+
+    Args:
+        label: what is running.
+        quiet: say nothing.
+    """
+    if quiet:
+        yield lambda done, total, seed, seconds: None
+        return
+    if not sys.stderr.isatty():
+        print(f"{label}: running", file=sys.stderr, flush=True)
+        yield lambda done, total, seed, seconds: print(
+            _line(label, done, total, seed, seconds), file=sys.stderr, flush=True
+        )
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} seeds"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, left="")
+        begun = time.perf_counter()
+        fresh = 0
+
+        def advance(done: int, total: int, seed: int | None, seconds: float) -> None:
+            nonlocal fresh
+            fresh += seed is not None
+            left = ""
+            if fresh and done < total:
+                rest = (time.perf_counter() - begun) / fresh * (total - done)
+                left = f"about {_duration(rest)} left"
+            bar.update(task, total=total, completed=done, left=left)
+
+        yield advance
+
+
+def _line(label: str, done: int, total: int, seed: int | None, seconds: float) -> str:
+    if seed is None:
+        return f"{label}: {done} of {total} seeds were finished before"
+    left = f", about {_duration(seconds * (total - done))} left" if done < total else ""
+    return f"{label}: seed {seed} took {_duration(seconds)} ({done} of {total}{left})"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words.
+
+    Example:
+        >>> _duration(3.2), _duration(90), _duration(7300)
+        ('3 s', '1 min 30 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

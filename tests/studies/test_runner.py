@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import pytest
+
+from thalweg import ThalwegError
+from thalweg.almanac import get
+from thalweg.almanac.evidence import write_evidence
+from thalweg.studies import Figures, StudyRun, load, run_study
+from thalweg.studies.executor import Outcome
+from thalweg.studies.runner import default_seeds, evidence_of, forget
+
+
+class Here:
+    """Performs tasks at once with made figures, and dies when told to."""
+
+    def __init__(self, die_at=None):
+        self.seeds, self.die_at = [], die_at
+
+    def run(self, tasks):
+        for i, task in enumerate(tasks):
+            if task.seed == self.die_at:
+                raise KeyboardInterrupt
+            self.seeds.append(task.seed)
+            made = {"recursion_exact": 1e-15 * (task.seed + 1)}
+            curve = {"loss": ([1.0, 2.0], [1.0, float("nan")])}
+            figures = Figures(made, {"recursion_exact": 0.5}, {"recursion_exact": 0.1}, curve, "d")
+            yield Outcome(i, figures, 1.0)
+
+
+def test_finished_seeds_survive_a_kill_and_are_not_repeated():
+    first, second, said = Here(die_at=2), Here(), []
+    with pytest.raises(KeyboardInterrupt):
+        run_study("broken_laws", executor=first)
+    run = run_study("broken_laws", executor=second, progress=lambda *a: said.append(a))
+    assert (first.seeds, second.seeds) == ([0, 1], [2])
+    assert run.samples("recursion_exact") == (1e-15, 2e-15, 3e-15)
+    assert [a[2] for a in said] == [None, None, 2]
+    forget(run)
+    third = Here()
+    run_study("broken_laws", executor=third)
+    assert third.seeds == [0, 1, 2]
+    fresh = Here()
+    run_study("broken_laws", executor=fresh, fresh=True)
+    assert fresh.seeds == [0, 1, 2]
+
+
+def test_other_settings_do_not_share_finished_seeds():
+    run_study("broken_laws", executor=Here())
+    other = Here()
+    config = replace(load("broken_laws").config("quick"), lr=0.5)
+    run = run_study("broken_laws", executor=other, config=config)
+    assert other.seeds == [0, 1, 2] and not run.as_preset
+
+
+def test_evidence_follows_from_the_run(tmp_path):
+    run = run_study("broken_laws", executor=Here())
+    item = evidence_of(run, get("conservation-laws"), ["thalweg", "study"])
+    assert item.verdict == item.computed_verdict() == "reproduced"
+    assert set(item.samples) == {"recursion_exact"}  # the other claims have another study
+    assert item.seeds == (0, 1, 2) and len(item.curves["loss"]["y"]) == 3
+    assert item.config["momentum"] == 0.9
+    assert write_evidence(item, tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"preset": "smoke"}, "evidence needs a preset"),
+        ({"as_preset": False}, "evidence needs a preset"),
+        ({"seeds": (0, 1)}, "at least 3 seeds"),
+        ({"figures": (Figures({"other": 1.0}),) * 3}, "nothing among its samples"),
+        ({"figures": (Figures({"recursion_exact": 1.0}),) * 3}, "nothing among its baselines"),
+    ],
+)
+def test_what_is_no_evidence(change, said):
+    run: StudyRun = replace(run_study("broken_laws", executor=Here()), **change)
+    with pytest.raises(ThalwegError, match=said):
+        evidence_of(run, get("conservation-laws"))
+
+
+def test_a_failing_seed_is_named():
+    class Failing:
+        def run(self, tasks):
+            yield Outcome(1, None, 0.1, "Traceback\nValueError: no")
+
+    with pytest.raises(ThalwegError, match="seed 1 failed:\nTraceback"):
+        run_study("broken_laws", executor=Failing())
+
+
+def test_seeds():
+    assert default_seeds("broken_laws", "smoke") == (0,)
+    assert default_seeds("broken_laws", "quick") == (0, 1, 2)
+    with pytest.raises(ThalwegError, match="seeds must be different"):
+        run_study("broken_laws", seeds=[1, 1])
