@@ -1,6 +1,41 @@
 """Laws: what training conserves, why, and how it breaks."""
 
 from thalweg.laws.broken import Hyper, LawState, advance
+from thalweg.laws.conservation_laws import LawReport, conservation_laws
+from thalweg.laws.data_symmetry import (
+    LiftedGroup,
+    augment_fully,
+    extra_laws,
+    lifted_group,
+    linear_extra_laws,
+)
+from thalweg.laws.fields import Fields, fields_from_map, generic_point, path_map
 from thalweg.laws.law import Law, Piece
+from thalweg.laws.linear_symmetry import LinearSymmetries, linear_symmetries
+from thalweg.laws.model_fields import fields_from_model
+from thalweg.laws.rank import AmbiguousRank
+from thalweg.numerics.group import Group
 
-__all__ = ["Hyper", "Law", "LawState", "Piece", "advance"]
+__all__ = [
+    "AmbiguousRank",
+    "Fields",
+    "Group",
+    "Hyper",
+    "Law",
+    "LawReport",
+    "LawState",
+    "LiftedGroup",
+    "LinearSymmetries",
+    "Piece",
+    "advance",
+    "augment_fully",
+    "conservation_laws",
+    "extra_laws",
+    "fields_from_map",
+    "fields_from_model",
+    "generic_point",
+    "lifted_group",
+    "linear_extra_laws",
+    "linear_symmetries",
+    "path_map",
+]
