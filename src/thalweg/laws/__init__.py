@@ -13,6 +13,7 @@ from thalweg.laws.fields import Fields, fields_from_map, generic_point, path_map
 from thalweg.laws.law import Law, Piece
 from thalweg.laws.linear_symmetry import LinearSymmetries, linear_symmetries
 from thalweg.laws.model_fields import fields_from_model
+from thalweg.laws.monitor import LawMonitor, LawReading
 from thalweg.laws.rank import AmbiguousRank
 from thalweg.numerics.group import Group
 
@@ -22,6 +23,8 @@ __all__ = [
     "Group",
     "Hyper",
     "Law",
+    "LawMonitor",
+    "LawReading",
     "LawReport",
     "LawState",
     "LiftedGroup",
