@@ -1,5 +1,7 @@
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +92,39 @@ def test_pieces_with_another_decay():
         LawState(LAW.fn(theta), 0 * uu), Hyper(0.1, weight_decay=0.1), uu, uu, extra=extra
     )
     assert torch.allclose(new.h, LAW.fn({n: theta[n] - 0.1 * u[n] for n in theta}), atol=1e-14)
+
+
+VECTORS = np.load(Path(__file__).parents[1] / "vectors/conservation-laws.npz", allow_pickle=False)
+
+
+def _relu_law(theta):
+    """‖u_j‖² − ‖v_j‖² of a 3-4-1 ReLU network, U (1 × 4) then V (3 × 4)."""
+    u, v = theta[:4], theta[4:].reshape(3, 4)
+    return torch.from_numpy(u**2 - (v**2).sum(0))
+
+
+def test_momentum_follows_the_iterates_of_an_independent_implementation():
+    theta = VECTORS["relu_sgdm_traj"]
+    lr, beta = map(float, VECTORS["relu_lr_beta"])
+    h = _relu_law(theta[0])
+    state = LawState(h, torch.zeros_like(h))
+    for before, after in itertools.pairwise(theta):
+        v = (before - after) / lr
+        vv = _relu_law(v)
+        state = advance(state, Hyper(lr, beta), vv, vv)
+        assert torch.allclose(state.h, _relu_law(after), atol=1e-12)
+    assert (state.h - h).abs().max() > 1e-3
+
+
+def test_decay_follows_the_iterates_of_an_independent_implementation():
+    theta = VECTORS["relu_sgd_wd0.1_traj"]
+    lr, decay = float(VECTORS["relu_lr_beta"][0]), 0.1
+    h = _relu_law(theta[0])
+    state = LawState(h, torch.zeros_like(h))
+    hyper = Hyper(lr, weight_decay=decay, decoupled=True)
+    for before, after in itertools.pairwise(theta):
+        g = ((1 - decay * lr) * before - after) / lr
+        gg = _relu_law(g)
+        state = advance(state, hyper, gg, gg)
+        assert torch.allclose(state.h, _relu_law(after), atol=1e-12)
+    assert (state.h - h).abs().max() > 1e-3

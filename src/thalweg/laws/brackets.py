@@ -86,6 +86,7 @@ def lie_rank(
     found = certain_rank(kept, tol=tol, what="rank of the fields")
     history, gap = [found.rank], found.gap
     basis = _row_space(kept, found.rank)
+    strength = kept.norm(dim=1).max()
     closed = history[-1] >= limit
     for depth in range(1, max_depth + 1):
         if closed or history[-1] == 0:
@@ -96,9 +97,11 @@ def lie_rank(
         mixes = torch.randn(shape, generator=generator, dtype=theta.dtype).to(theta.device)
         mixes /= mixes.norm(dim=2, keepdim=True)
         new, size = vmap(_bracket(fields, theta), chunk_size=16)(mixes)
-        # A bracket that is round-off next to its two halves is zero: fields that commute.
-        real = new.norm(dim=1, keepdim=True) > 1e-10 * size[:, None]
-        new = unit_rows(torch.where(real, new, 0.0))
+        # A bracket is zero if it is round-off next to its two halves (fields that commute), or if
+        # both halves are next to what fields of this size could give.
+        usual = strength ** (depth + 1) / theta.norm() ** depth
+        real = new.norm(dim=1) > torch.maximum(1e-10 * size, 1e-13 * usual)
+        new = unit_rows(torch.where(real[:, None], new, 0.0))
         both = torch.cat([basis, new])
         found = certain_rank(both, tol=tol, what=f"rank with brackets of depth {depth}")
         gap = min(gap, found.gap)

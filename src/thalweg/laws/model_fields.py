@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from scipy.linalg import qr
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacrev
+from torch.func import functional_call, grad, jacrev, vmap
 from torch.overrides import TorchFunctionMode
 
 from thalweg.laws.fields import Fields, generic_point
@@ -141,11 +141,9 @@ def _components(out: Tensor, target: Tensor, loss: Any) -> Tensor:
         return nn.functional.softplus(-margins).mean(0)
     if loss == "cross-entropy":
         return -(target * out.log_softmax(-1)).sum(-1).mean(0)
-    rows = [
-        torch.stack([loss(out[g, i : i + 1], target[g, i : i + 1]) for g in range(len(out))]).mean()
-        for i in range(out.shape[1])
-    ]
-    return torch.stack(rows)
+    # A batch of one for every image of every sample.
+    each = vmap(vmap(loss))(out.unsqueeze(2), target.unsqueeze(2))
+    return each.mean(0)
 
 
 def _targets(

@@ -2,8 +2,8 @@
 
 For SGD (momentum, Nesterov, dampening, weight decay) the drift is predicted step by step from the
 optimizer's own state; what the prediction leaves is round-off, or a training loop that does
-something else than it says. Column sums are predicted under an exact Muon as well. Adam and its kin break
-all laws: there only the drift is reported, and nothing is predicted.
+something else than it says. Column sums are predicted under an exact Muon as well. Adam and its kin
+break all laws: there only the drift is reported, and nothing is predicted.
 
 Source: D. Kunin et al. 2020, arXiv 2012.04728; derivation in ``docs/mathematics.md``.
 """
@@ -260,7 +260,10 @@ class LawMonitor:
         decays: dict[str, float],
         group: dict[str, Any],
     ) -> Tensor:
-        """The direction u of the step, from the weights after it: θ = θ⁺ + ηu, u(1 − ηλ) = g + λθ⁺ + βv⁺."""
+        """The direction u of the step, from the weights after it.
+
+        θ = θ⁺ + ηu, so u(1 − ηλ) = g + λθ⁺ + βv⁺.
+        """
         sign = -1.0 if group["maximize"] else 1.0
         parameter = self._params[name].detach()
         total = sign * gradients[name] + decays[name] * parameter

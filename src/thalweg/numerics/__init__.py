@@ -13,6 +13,11 @@ from thalweg.numerics.fastfood import fastfood as fastfood
 from thalweg.numerics.fastfood import fastfood_factors as fastfood_factors
 from thalweg.numerics.fastfood import fwht as fwht
 from thalweg.numerics.frequent_directions import FrequentDirections as FrequentDirections
+from thalweg.numerics.group import Group as Group
+from thalweg.numerics.group import Isotype as Isotype
+from thalweg.numerics.group import commutant as commutant
+from thalweg.numerics.group import isotypic as isotypic
+from thalweg.numerics.group import reynolds as reynolds
 from thalweg.numerics.jacobians import entk_gram as entk_gram
 from thalweg.numerics.jacobians import jacobian as jacobian
 from thalweg.numerics.lanczos import lanczos as lanczos
@@ -36,11 +41,14 @@ __all__ = [
     "CurvatureOperator",
     "Eigenpairs",
     "FrequentDirections",
+    "Group",
+    "Isotype",
     "LinearOperator",
     "Norms",
     "SpectralDensity",
     "TraceEstimate",
     "as_operator",
+    "commutant",
     "eigsh",
     "entk_gram",
     "fastfood",
@@ -49,10 +57,12 @@ __all__ = [
     "ggnvp",
     "hessian_operator",
     "hvp",
+    "isotypic",
     "jacobian",
     "lanczos",
     "norms",
     "randomized_svd",
+    "reynolds",
     "spectral_density",
     "trace",
     "untouched",
