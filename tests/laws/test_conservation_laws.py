@@ -155,7 +155,7 @@ def test_special_theta_is_noticed():
     # At t0² + t1² = 1 the second field vanishes, and so does its bracket with the first.
     family = fields_from_map(lambda t: torch.stack([t[0], (t[0] ** 2 + t[1] ** 2 - 1) ** 3]), 2)
     with pytest.raises(ValueError, match="not generic"):
-        conservation_laws(family, torch.tensor([0.6, 0.8]).double(), method="brackets")
+        conservation_laws(family, torch.tensor([0.6, 0.8], dtype=torch.float64), method="brackets")
 
 
 @pytest.mark.parametrize(
