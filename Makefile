@@ -12,7 +12,7 @@ help:
 	@echo "make test     the test suite"
 	@echo "make check    format, lint, types, layering"
 	@echo "make bench    benchmarks beside their peers; writes benchmarks/results/*.json"
-	@echo "make studies  quick preset of every study; writes evidence"
+	@echo "make studies  quick preset of every study; writes evidence and docs/results.md"
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,7 +47,8 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
 studies: .venv/.dev
-	@echo "No studies yet: they arrive with the study runner."
+	OMP_NUM_THREADS=1 $(BIN)/thalweg study run --all --preset quick --ship
+	$(BIN)/python docs/build_pages.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -34,7 +34,12 @@ def _loaded(code: str) -> set[str]:
         ("from thalweg import Run", {"numpy", "pyarrow"}),
         ("import thalweg.report", {"numpy"}),
         ("from thalweg import diagnose", {"numpy", "pyarrow"}),
-        ("import thalweg.instruments, thalweg.numerics", {"torch", "numpy", "scipy"}),
+        (
+            "import thalweg.almanac as a, thalweg.studies as s\na.entries(); a.standing(a.get('almanac'))"
+            "\nfrom thalweg.almanac.verification import verify; verify(a.entries()); s.available()",
+            {"numpy", "scipy"},
+        ),
+        ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),
     ],
 )  # fmt: skip
 def test_heavy_packages_stay_out(code, allowed):

@@ -72,6 +72,7 @@ def test_show_and_plot(made, capsys):
     assert main(["study", "plot", "broken_laws"]) == 2
     assert "no evidence of broken_laws yet" in capsys.readouterr().err
     main(["study", "run", "broken_laws"])
+    capsys.readouterr()
     assert main(["study", "show", "broken_laws"]) == 0
     out = capsys.readouterr().out
     assert "PASS  " in out and "quick" in out and "num_steps=10000" in out

@@ -156,7 +156,7 @@ def read_evidence(path: Path) -> Evidence:
         if unknown := set(data) - known:
             raise ThalwegError(f"{path.name}: unknown fields {sorted(unknown)}")
         for name in ("samples", "baselines", "controls"):
-            data[name] = {k: tuple(map(_number, v)) for k, v in data.get(name, {}).items()}
+            data[name] = {k: tuple(map(_number, v)) for k, v in data[name].items()}
         for name in ("seeds", "wall_s", "argv"):
             data[name] = tuple(data[name])
         evidence = Evidence(**data)

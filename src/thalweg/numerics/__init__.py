@@ -13,6 +13,7 @@ from thalweg.numerics.fastfood import fastfood as fastfood
 from thalweg.numerics.fastfood import fastfood_factors as fastfood_factors
 from thalweg.numerics.fastfood import fwht as fwht
 from thalweg.numerics.frequent_directions import FrequentDirections as FrequentDirections
+from thalweg.numerics.gradient_flow import gradient_flow as gradient_flow
 from thalweg.numerics.group import Group as Group
 from thalweg.numerics.group import Isotype as Isotype
 from thalweg.numerics.group import commutant as commutant
@@ -55,6 +56,7 @@ __all__ = [
     "fastfood_factors",
     "fwht",
     "ggnvp",
+    "gradient_flow",
     "hessian_operator",
     "hvp",
     "isotypic",

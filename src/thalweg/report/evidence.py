@@ -157,7 +157,7 @@ def _good(op: str, bounds: Sequence[float], scale: Scale, top: int) -> str:
     first, last = LEFT, WIDTH - RIGHT
     a = _x(bounds[0], scale) if op in (">=", "in") else first
     b = _x(bounds[-1], scale) if op in ("<=", "in") else last
-    return f'<rect class="good" x="{a:.1f}" y="{top}" width="{max(b - a, 0):.1f}" height="36"/>'
+    return f'<rect class="good" x="{a:.1f}" y="{top}" width="{max(b - a, 2):.1f}" height="36"/>'
 
 
 def _mark(kind: str, value: float, scale: Scale, y: int) -> str:
