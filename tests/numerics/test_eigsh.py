@@ -171,6 +171,28 @@ def test_a_matrix_that_is_not_what_it_says_is_not_converged():
     assert not eigsh(lying).converged
 
 
+def test_a_single_pair_costs_no_product_beyond_its_run():
+    A, _ = matrix(torch.cat([torch.linspace(-1, 1, 300), torch.tensor([4.0])]), 0)
+    products = []
+    top = eigsh(LinearOperator(lambda v: products.append(1) or A @ v, 301, dtype=A.dtype))
+    assert top.converged and top.num_matvecs == len(products)
+    v = top.vectors[:, 0]
+    assert top.residuals[0].item() == pytest.approx((A @ v - top.values[0] * v).norm().item())
+    assert top.values[0].item() == pytest.approx((v @ A @ v).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-1])
+def test_products_that_are_not_repeatable_are_not_converged(noise):
+    """Random numbers that change between products: a residual of T alone would not see them."""
+    A, _ = matrix(torch.cat([torch.linspace(-1, 1, 100), torch.tensor([4.0])]), 0)
+    g = torch.Generator().manual_seed(0)
+
+    def matvec(v):
+        return A.float() @ v + noise * torch.randn(101, generator=g)
+
+    assert not eigsh(matvec, dim=101).converged
+
+
 def test_same_seed_same_answer_and_no_global_random_state():
     A, _ = matrix(torch.linspace(0, 1, 50), 0)
     state = torch.get_rng_state()
