@@ -102,7 +102,7 @@ class Krylov:
         q = self._rows[at]
         w = self.operator.matvec(q).to(q)
         self.alpha.append(float(q @ w))
-        # The three-term recurrence takes out nearly all, so that one pass over the basis mostly does
+        # The three-term recurrence takes out nearly all: one pass over the basis then mostly does
         w = w.sub(q, alpha=self.alpha[-1])
         if m:
             w.sub_(self._rows[at - 1], alpha=self.beta[-1])
@@ -159,7 +159,7 @@ class Krylov:
         return value, math.hypot(float(np.linalg.norm(image)), self.beta[-1] * coefficients[-1])
 
     def _orthogonal(self, w: Tensor, used: int) -> tuple[Tensor, Tensor]:
-        """w without its part in the first rows, and that part's coefficients."""
+        """W without its part in the first rows, and that part's coefficients."""
         rows = self._rows[: self.locked + used]
         taken = rows.new_zeros(len(rows))
         before = float(torch.linalg.vector_norm(w))
