@@ -1,16 +1,23 @@
-"""Matrices in which λ_max is easy to miss, and how often ``eigsh`` is wrong without saying so."""
+"""Matrices in which λ_max is easy to miss, and how often ``eigsh`` is wrong without saying so.
+
+python -m benchmarks.never_wrong
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.machine import facts
 from thalweg.numerics import Eigenpairs, eigsh, hvp
 
 __all__ = ["KINDS", "count", "is_wrong", "loss_fn", "matrix", "small_network", "spectrum"]
 
+RESULTS = Path(__file__).parent / "results" / "never_wrong.json"
 KINDS = [
     "clustered top",
     "near-degenerate",
@@ -123,3 +130,15 @@ def _tally(runs: list[tuple[Eigenpairs, float, float]]) -> dict[str, Any]:
         "least_probability": min(f.probability for f, _, _ in said),
         "most_products": max(f.num_matvecs for f, _, _ in said),
     }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Counts and writes the results."""
+    torch.set_num_threads(1)
+    found = {"command": "python -m benchmarks.never_wrong", **facts("torch"), "found": count()}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["found"], indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()

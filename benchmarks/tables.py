@@ -82,6 +82,7 @@ def curvature() -> list[list[str]]:
     for key, label in (
         ("retained", "one product ÷ two gradients, graph kept"),
         ("not_retained", "one product ÷ two gradients, loss evaluated anew"),
+        ("forward_over_reverse", "the same by forward mode over reverse (not ours)"),
     ):
         ratios = [f"{result[c]['product'][key]['over_two_gradients']:.2f}" for c in cases]
         rows.append([label, *ratios])
@@ -98,11 +99,66 @@ def curvature() -> list[list[str]]:
     return rows
 
 
+def traces() -> list[list[str]]:
+    """Products to a given standard error of the trace."""
+    figures = _load("curvature")["mlp"]["trace"]
+    goals = list(figures["thalweg xtrace"])
+    rows = [["products to a standard error of", *goals]]
+    for name, by_goal in figures.items():
+        if isinstance(by_goal, dict):
+            cells = [
+                f"{r['matvecs']:.0f} (true error {100 * r['true_rms_error']:.1f} %)"
+                for r in by_goal.values()
+            ]
+            rows.append([name, *cells])
+    return rows
+
+
+def kernels() -> list[list[str]]:
+    """The eNTK beside loops over per-sample gradients."""
+    result = _load("curvature")
+    rows = [["eNTK, 100 inputs × 10 outputs", "Thalweg", "loop over gradients"]]
+    for name in ("mlp", "conv"):
+        r = result[name]["entk"]
+        row = [f"{name}, {r['parameters']:,} parameters", f"{1e3 * r['thalweg']['wall_s']:.0f} ms"]
+        rows.append([*row, f"{r['loop']['over_thalweg']:.0f} × ours"])
+    return rows
+
+
+def width() -> list[list[str]]:
+    """Cost of λ_max with the number of parameters."""
+    rows = [["parameters", "products", "λ_max, s", "λ_max, ns per parameter", "product, ns each"]]
+    for r in _load("curvature")["growth"]:
+        rows.append(
+            [
+                f"{r['parameters']:,}",
+                f"{r['matvecs']}",
+                f"{r['lambda_max_s']:.3g}",
+                f"{r['lambda_max_ns_per_parameter']:.0f}",
+                f"{r['product_ns_per_parameter']:.0f}",
+            ]
+        )
+    return rows
+
+
+def never_wrong() -> list[list[str]]:
+    """How often λ_max is wrong without saying so."""
+    rows = [["", "matrices", "runs", "say they converged", "wrong of these", "least probability"]]
+    for name, r in _load("never_wrong")["found"].items():
+        cells = (r["matrices"], r["runs"], r["converged"], r["wrong_while_converged"])
+        rows.append([name, *map(str, cells), f"{r['least_probability']:.4f}"])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
     "read": read,
     "curvature": curvature,
+    "traces": traces,
+    "kernels": kernels,
+    "width": width,
+    "never_wrong": never_wrong,
 }
 
 
