@@ -1,10 +1,11 @@
 """Curvature: what products, λ_max, traces and kernels cost, beside the peers on the same matrix.
 
-    python -m benchmarks.curvature [--peers PEERS_DIR]
+    python -m benchmarks.curvature [--peers PEERS_DIR] [--parts lambda_max traces ...]
 
 PEERS_DIR holds curvlinops, pyhessian and hessian_eigenthings, installed with
 ``pip install --no-deps --target PEERS_DIR curvlinops-for-pytorch==3.0.1 pyhessian
-hessian-eigenthings einops einconv backpack-for-pytorch unfoldNd``; a peer that can't be imported is
+hessian-eigenthings einops einconv backpack-for-pytorch unfoldNd
+linear-operator jaxtyping wadler-lindig typeguard``; a peer that can't be imported is
 left out and named. Methods are timed in turn, block after block; ratios are medians of the ratios
 within blocks. Each method's time includes building its operator.
 """
@@ -35,6 +36,8 @@ from thalweg.numerics import eigsh, entk_gram, hessian_operator, hvp, trace
 RESULTS = Path(__file__).parent / "results" / "curvature.json"
 TOL = 1e-3
 WIDTHS = (256, 512, 1024, 2048)
+CASES = {"mlp": mlp_case, "conv": conv_case, "transformer": transformer_case}
+PARTS = ("lambda_max", "products", "kernels", "growth", "traces")
 STDERRS = (0.05, 0.02, 0.01)
 
 
@@ -236,46 +239,46 @@ def kernels(model: nn.Module, x: Tensor, blocks: int) -> dict[str, Any]:
 
     torch.testing.assert_close(entk_gram(model, x), loop(), rtol=1e-3, atol=1e-3)
     wall = interleaved({"thalweg": lambda: entk_gram(model, x), "loop": loop}, blocks)
-    return {"parameters": sum(p.numel() for p in params), **summary(wall, "thalweg")}
+    return summary(wall, "thalweg")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and (unless quick) write the results."""
+    """Measures the parts asked for, each written as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curvature")
     parser.add_argument("--peers", help="folder that holds the peers")
-    parser.add_argument("--quick", action="store_true", help="the MLP only, writes no file")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args(arguments)
     if options.peers:
         sys.path.append(options.peers)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results["command"] = "OMP_NUM_THREADS=1 python -m benchmarks.curvature --peers PEERS_DIR"
+    results |= facts("torch", "scipy")
     missing: dict[str, str] = {}
-    results: dict[str, Any] = {
-        "command": "OMP_NUM_THREADS=1 python -m benchmarks.curvature --peers PEERS_DIR",
-        **facts("torch", "scipy"),
-    }
-    cases = [("mlp", mlp_case, 15), ("transformer", transformer_case, 5)]
-    for name, case, blocks in cases[:1] if options.quick else cases:
-        model, batch = case()
-        size = sum(p.numel() for p in model.parameters())
-        results[name] = {
-            "parameters": size,
-            "product": products(model, batch, blocks),
-            "lambda_max": top_eigenvalue(model, batch, blocks, missing),
-        }
-        if name == "mlp":
-            results[name]["trace"] = traces(model, batch, 6, missing)
-            results[name]["entk"] = kernels(model, batch[0][:100], 3)
-        print(name, json.dumps(results[name], indent=1), flush=True)
-    if not options.quick:
-        model, batch = conv_case()
-        results["conv"] = {"entk": kernels(model, batch[0][:100], 3)}
-        results["growth"] = growth(3)
-    results["missing"] = missing
-    if not options.quick:
+    for part in options.parts:
+        torch.manual_seed(0)
+        if part == "growth":
+            results[part] = growth(3)
+        elif part == "traces":
+            results[part] = traces(*mlp_case(), 6, missing)
+        else:
+            results[part] = {}
+            for name in ("mlp", "conv") if part == "kernels" else ("mlp", "transformer"):
+                model, batch = CASES[name]()
+                blocks = 5 if name == "transformer" else 15
+                if part == "products":
+                    found = products(model, batch, blocks)
+                elif part == "lambda_max":
+                    found = top_eigenvalue(model, batch, blocks, missing)
+                else:
+                    found = kernels(model, batch[0][:100], 3)
+                size = sum(p.numel() for p in model.parameters())
+                results[part][name] = {"parameters": size, "methods": found}
+        results.setdefault("missing", {})[part] = dict(missing)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"wrote {RESULTS.name}; peers that could not be imported: {missing}")
+        print(part, json.dumps(results[part], indent=1), flush=True)
+    print(f"wrote {RESULTS.name}; peers that could not be imported: {missing}")
 
 
 if __name__ == "__main__":
