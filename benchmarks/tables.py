@@ -77,21 +77,22 @@ def read() -> list[list[str]]:
 def curvature() -> list[list[str]]:
     """λ_max and products beside the peers."""
     result = _load("curvature")
-    cases = [c for c in ("mlp", "transformer") if c in result]
-    rows = [["", *(f"{c}, {result[c]['parameters']:,} parameters" for c in cases)]]
+    products, top = result["products"], result["lambda_max"]
+    rows = [["", *(f"{name}, {c['parameters']:,} parameters" for name, c in top.items())]]
     for key, label in (
         ("retained", "one product ÷ two gradients, graph kept"),
         ("not_retained", "one product ÷ two gradients, loss evaluated anew"),
+        ("forward_over_reverse", "the same by forward mode over reverse (not ours)"),
     ):
-        ratios = [f"{result[c]['product'][key]['over_two_gradients']:.2f}" for c in cases]
+        ratios = [f"{c['methods'][key]['over_two_gradients']:.2f}" for c in products.values()]
         rows.append([label, *ratios])
-    for peer in result[cases[0]]["lambda_max"]:
+    for peer in top["mlp"]["methods"]:
         cells = []
-        for c in cases:
-            r = result[c]["lambda_max"][peer]
-            products = r["matvecs"] if r["matvecs"] is not None else "?"
+        for case in top.values():
+            r = case["methods"][peer]
+            spent = r["matvecs"] if r["matvecs"] is not None else "?"
             cells.append(
-                f"{1e3 * r['wall_s']:.0f} ms, {products} products, residual "
+                f"{1e3 * r['wall_s']:.0f} ms, {spent} products, residual "
                 f"{r['relative_residual']:.0e}, {r['over_thalweg']:.2f} × ours"
             )
         rows.append([f"λ_max, {peer}", *cells])
@@ -130,12 +131,69 @@ def crashes() -> list[list[str]]:
     ]
 
 
+def traces() -> list[list[str]]:
+    """Products to a given standard error of the trace."""
+    methods = {k: r for k, r in _load("curvature")["traces"].items() if isinstance(r, dict)}
+    rows = [["products to a standard error of", *methods["thalweg xtrace"]]]
+    for name, by_goal in methods.items():
+        cells = [
+            f"{r['matvecs']:g} (true error {100 * r['true_rms_error']:.1f} %)"
+            for r in by_goal.values()
+        ]
+        rows.append([name, *cells])
+    return rows
+
+
+def kernels() -> list[list[str]]:
+    """The eNTK beside a loop over gradients."""
+    rows = [["eNTK, 100 inputs × 10 outputs", "Thalweg", "loop over gradients"]]
+    for name, case in _load("curvature")["kernels"].items():
+        methods = case["methods"]
+        rows.append(
+            [
+                f"{name}, {case['parameters']:,} parameters",
+                f"{1e3 * methods['thalweg']['wall_s']:.0f} ms",
+                f"{methods['loop']['over_thalweg']:.0f} × ours",
+            ]
+        )
+    return rows
+
+
+def width() -> list[list[str]]:
+    """Cost of λ_max with the number of parameters."""
+    rows = [["parameters", "products", "λ_max, s", "λ_max, ns per parameter", "product, ns each"]]
+    for r in _load("curvature")["growth"]:
+        rows.append(
+            [
+                f"{r['parameters']:,}",
+                f"{r['matvecs']}",
+                f"{r['lambda_max_s']:.3g}",
+                f"{r['lambda_max_ns_per_parameter']:.0f}",
+                f"{r['product_ns_per_parameter']:.0f}",
+            ]
+        )
+    return rows
+
+
+def never_wrong() -> list[list[str]]:
+    """How often λ_max is wrong without saying so."""
+    rows = [["", "matrices", "runs", "say they converged", "wrong of these", "least probability"]]
+    for name, r in _load("never_wrong")["found"].items():
+        cells = (r["matrices"], r["runs"], r["converged"], r["wrong_while_converged"])
+        rows.append([name, *map(str, cells), f"{r['least_probability']:.4f}"])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
     "read": read,
     "curvature": curvature,
     "crashes": crashes,
+    "traces": traces,
+    "kernels": kernels,
+    "width": width,
+    "never_wrong": never_wrong,
 }
 
 

@@ -35,8 +35,8 @@ def _loaded(code: str) -> set[str]:
         ("import thalweg.report", {"numpy"}),
         ("from thalweg import diagnose", {"numpy", "pyarrow"}),
         (
-            "import thalweg.almanac as a, thalweg.studies as s\na.entries(); a.standing(a.get('almanac'))"
-            "\nfrom thalweg.almanac.verification import verify; verify(a.entries()); s.available()",
+            "import thalweg.almanac as a, thalweg.studies as s\na.standing(a.get('almanac'))\n"
+            "from thalweg.almanac.verification import verify; verify(a.entries()); s.available()",
             {"numpy", "scipy"},
         ),
         ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),

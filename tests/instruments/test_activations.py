@@ -1,11 +1,16 @@
 """Activation statistics."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.instruments import activation_rms, dormant_fraction
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "adamo-isometry.npz"
 
 
 def _naive_dormant(h, tau):
@@ -46,6 +51,16 @@ def test_known_answers():
     assert activation_rms(torch.full((3, 5), -2.0)) == 2
     half = torch.full((4096,), 300.0, dtype=torch.float16)  # squares overflow half precision
     assert activation_rms(half) == 300
+
+
+def test_vectors():
+    """Scores of a hidden layer: the share at or below each of them is what tau finds."""
+    data = np.load(VECTORS, allow_pickle=False)
+    x = torch.from_numpy(data["gnt_X_steps"]).flatten(0, 1)
+    h = torch.relu(x @ torch.from_numpy(data["gnt_w1"]).T + torch.from_numpy(data["gnt_b1"]))
+    for tau in (0.0, *data["redo_scores"]):
+        expected = (data["redo_scores"] <= tau * (1 + 1e-9)).mean()
+        assert dormant_fraction(h, tau=tau * (1 + 1e-9)).item() == pytest.approx(expected)
 
 
 def test_empty_nonfinite_and_bad_input():

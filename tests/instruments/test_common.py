@@ -1,10 +1,13 @@
 """No instrument changes weights, gradients, buffers, random state or mode."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from thalweg import instruments
+from thalweg.numerics import hessian_operator
 
 
 class Net(nn.Module):
@@ -114,6 +117,67 @@ def test_everything_is_as_it_was(name):
     assert hooks == sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     assert not nn.modules.module._global_forward_pre_hooks
     pending.backward()
+
+
+class Tied(nn.Module):
+    """Two names for one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def frozen():
+    model = mlp()
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+KINDS = {
+    "float64": (lambda: mlp().double(), torch.float64, 1e-3),
+    "bfloat16": (lambda: mlp().bfloat16(), torch.bfloat16, 0.1),
+    "float16": (lambda: mlp().half(), torch.float16, 0.1),
+    "tied": (Tied, torch.float32, 1e-3),
+    "frozen": (frozen, torch.float32, 1e-3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_curvature_of_every_kind_of_network(kind):
+    """Against the dense Hessian of a copy in double precision."""
+    make, dtype, close = KINDS[kind]
+    torch.manual_seed(0)
+    model, x, y = make(), torch.randn(24, 6, dtype=dtype), torch.randint(3, (24,))
+    double = copy.deepcopy(model).double()
+    wanted = [p for p in double.parameters() if p.requires_grad]
+    H = hessian_operator(closure_of(double, x.double(), y), wanted).dense()
+    top = torch.linalg.eigvalsh(H)[-1].item()
+    closure, params = closure_of(model, x, y), list(model.parameters())
+
+    found = instruments.sharpness(closure, params)
+    assert found.value == pytest.approx(top, rel=2 * close)
+    assert found.status == "ok" or "not converged" in found.status
+    assert found.status == "ok" or dtype in (torch.bfloat16, torch.float16)
+    total = instruments.hessian_trace(closure, params, num_matvecs=H.shape[0])
+    assert total.value == pytest.approx(H.trace().item(), rel=2 * close) and total.status == "ok"
+    spread = instruments.hessian_density(closure, params, num_probes=1, lanczos_steps=4)
+    assert spread.status == "ok" and spread.density is not None
+    assert spread.density.nodes.max().item() <= top * (1 + 2 * close)
+
+
+def test_complex_weights_are_refused_by_name():
+    w = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    with pytest.raises(ValueError, match="real"):
+        instruments.sharpness(lambda: w.abs().square().sum(), [w])
+    assert instruments.weight_norm([w]).total.item() == pytest.approx(2**0.5)
 
 
 def test_batch_norm_in_training_mode_is_the_loss_that_is_measured():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from thalweg.numerics import ggnvp, hessian_operator, hvp
+from thalweg.numerics import eigsh, ggnvp, hessian_operator, hvp, trace
 
 CI = settings(max_examples=25, deadline=None, derandomize=True)
 VECTORS = Path(__file__).parents[1] / "vectors" / "sgd-dynamical-stability.npz"
@@ -88,6 +88,51 @@ def test_vectors():
     expected = np.sort(data["mlp__dense_hessian_eigs"])
     np.testing.assert_allclose(np.linalg.eigvalsh(H.numpy()), expected, atol=1e-12)
     np.testing.assert_allclose(H.trace().item(), data["mlp__dense_trace"], rtol=1e-12)
+    top = eigsh(H, 3, "LM", tol=1e-9)
+    # the peer divides by (norm + 1e-6): right to 2e-6
+    np.testing.assert_allclose(top.values, data["mlp__pyhessian_top3_by_abs"], rtol=1e-5)
+
+
+class ReluNet(nn.Module):
+    """f = Σ_j a_j relu(w_j·x)."""
+
+    def __init__(self, w, a):
+        super().__init__()
+        self.w, self.a = nn.Parameter(torch.from_numpy(w)), nn.Parameter(torch.from_numpy(a))
+
+    def forward(self, x):
+        return torch.relu(x @ self.w.T) @ self.a
+
+
+class DiagonalNet(nn.Module):
+    """f = ⟨a ⊙ b, x⟩."""
+
+    def __init__(self, a, b):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.from_numpy(a)), nn.Parameter(torch.from_numpy(b))
+
+    def forward(self, x):
+        return x @ (self.a * self.b)
+
+
+@pytest.mark.parametrize("kind", ["relu", "diag"])
+def test_gauss_newton_vectors_of_two_layer_nets(kind):
+    data = np.load(VECTORS, allow_pickle=False)
+    x = torch.from_numpy(data["nets__x"])
+    model = (
+        ReluNet(data["nets__w"], data["nets__a"])
+        if kind == "relu"
+        else DiagonalNet(data["nets__dl_a"], data["nets__dl_b"])
+    )
+    G = ggnvp(model, lambda m, x: 0.5 * m(x).square().mean(), x)
+    tr, largest, fro = data[f"nets__{kind}_tr_lmax_fro"]
+    dense = G.dense()
+    np.testing.assert_allclose([dense.trace(), dense.norm()], [tr, fro], rtol=1e-12)
+    assert eigsh(G, tol=1e-10).values.item() == pytest.approx(largest, rel=1e-10)
+    assert trace(G, num_matvecs=G.dim).value == pytest.approx(tr, rel=1e-12)
+    if kind == "diag":  # tr G = Σ_k (a_k² + b_k²) mean(x_k²)
+        sizes = model.a.detach() ** 2 + model.b.detach() ** 2
+        assert tr == pytest.approx((sizes * (x**2).mean(0)).sum().item())
 
 
 def test_losses_that_are_linear_or_ignore_a_parameter_have_zero_curvature():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from benchmarks.never_wrong import KINDS, loss_fn, matrix, small_network, spectrum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -9,49 +10,6 @@ from torch import nn
 from thalweg.numerics import LinearOperator, eigsh, hvp
 
 CI = settings(max_examples=25, deadline=None, derandomize=True)
-
-
-def matrix(spectrum, seed, dtype=torch.float64):
-    g = torch.Generator().manual_seed(seed)
-    p = len(spectrum)
-    Q = torch.linalg.qr(torch.randn(p, p, generator=g, dtype=torch.float64)).Q
-    return ((Q * spectrum.double()) @ Q.T).to(dtype), Q
-
-
-def spectrum(kind, p, g):
-    """Families in which a large eigenvalue is easy to miss or hard to separate."""
-    bulk = torch.randn(p, generator=g).double()
-    if kind == "clustered top":
-        bulk[:8] = 5 + 1e-4 * torch.rand(8, generator=g).double()
-    elif kind == "near-degenerate":
-        bulk[:2] = torch.tensor([6.0, 6.0 - 1e-6])
-    elif kind == "large negative end":
-        bulk[:3] = torch.tensor([-300.0, -200.0, 4.5])
-    elif kind == "rank-deficient":
-        bulk[5:] = 0.0
-    elif kind == "hidden top":  # a tight bulk that converges at once, and one far above it
-        bulk = 2.89 - 1e-3 * torch.rand(p, generator=g).double()
-        bulk[0] = 7.84
-    elif kind == "decaying":
-        bulk = torch.arange(1, p + 1).double() ** -2.0
-    elif kind == "negative definite":
-        bulk = -bulk.abs() - 0.1
-    elif kind == "just above":  # a second cluster a few tolerances above the first
-        bulk[:20] = 3.0
-        bulk[0] = 3.02
-    return bulk
-
-
-KINDS = [
-    "clustered top",
-    "near-degenerate",
-    "large negative end",
-    "rank-deficient",
-    "hidden top",
-    "decaying",
-    "negative definite",
-    "just above",
-]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,18 +64,7 @@ def test_a_real_hessian():
 @pytest.mark.parametrize("seed", range(24))
 def test_never_wrong_on_real_hessians_in_single_precision(seed):
     torch.manual_seed(seed)
-    width, act = (4, 8, 16)[seed % 3], (nn.ReLU, nn.Tanh, nn.GELU)[seed % 3]
-    layers = [nn.Linear(6, width), act(), nn.Linear(width, width), act(), nn.Linear(width, 3)]
-    model, batch = nn.Sequential(*layers), (torch.randn(50, 6), torch.randint(3, (50,)))
-
-    def loss_fn(m, b):
-        return nn.functional.cross_entropy(m(b[0]), b[1])
-
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(40 * (seed // 12)):
-        optimizer.zero_grad()
-        loss_fn(model, batch).backward()
-        optimizer.step()
+    model, batch = small_network(seed)
     with hvp(model, loss_fn, batch) as H:
         true = torch.linalg.eigvalsh(H.dense().double())
         noise = 1e-5 * true.abs().max().item()
@@ -169,6 +116,28 @@ def test_a_matrix_that_is_not_what_it_says_is_not_converged():
     A = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
     lying = LinearOperator(lambda v: A @ v, 40)
     assert not eigsh(lying).converged
+
+
+def test_a_single_pair_costs_no_product_beyond_its_run():
+    A, _ = matrix(torch.cat([torch.linspace(-1, 1, 300), torch.tensor([4.0])]), 0)
+    products = []
+    top = eigsh(LinearOperator(lambda v: products.append(1) or A @ v, 301, dtype=A.dtype))
+    assert top.converged and top.num_matvecs == len(products)
+    v = top.vectors[:, 0]
+    assert top.residuals[0].item() == pytest.approx((A @ v - top.values[0] * v).norm().item())
+    assert top.values[0].item() == pytest.approx((v @ A @ v).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-1])
+def test_products_that_are_not_repeatable_are_not_converged(noise):
+    """Random numbers that change between products: a residual of T alone would not see them."""
+    A, _ = matrix(torch.cat([torch.linspace(-1, 1, 100), torch.tensor([4.0])]), 0)
+    g = torch.Generator().manual_seed(0)
+
+    def matvec(v):
+        return A.float() @ v + noise * torch.randn(101, generator=g)
+
+    assert not eigsh(matvec, dim=101).converged
 
 
 def test_same_seed_same_answer_and_no_global_random_state():

@@ -35,6 +35,29 @@ class TwoPaths(nn.Module):
         return self.a(torch.tanh(self.a(x)))
 
 
+class Tied(nn.Module):
+    """Two Linear layers that share a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+class Unhooked(nn.Module):
+    """Uses a layer's weight once through the layer and once without it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.a(x)) @ self.a.weight.T
+
+
 class Mixing(nn.Module):
     """Centres over the batch: samples alone are zero."""
 
@@ -60,6 +83,11 @@ MODELS = {
     "norm": lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)),
     "twice": TwoPaths,
     "mixing": Mixing,
+    "tied": Tied,
+    "used without its layer": Unhooked,
+    "tokens": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 2)
+    ),
     "conv": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(2, 2)
     ),

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from thalweg.laws.fields import Fields
-from thalweg.laws.rank import certain_rank, unit_rows
+from thalweg.laws.rank import certain_rank, row_space, unit_rows
 
 __all__ = ["MAX_DEPTH", "LieRank", "lie_rank", "orbit_rank"]
 
@@ -85,7 +85,7 @@ def lie_rank(
     kept = fields.at(theta)
     found = certain_rank(kept, tol=tol, what="rank of the fields")
     history, gap = [found.rank], found.gap
-    basis = _row_space(kept, found.rank)
+    basis = row_space(kept)
     strength = kept.norm(dim=1).max()
     closed = history[-1] >= limit
     for depth in range(1, max_depth + 1):
@@ -109,7 +109,7 @@ def lie_rank(
             closed = True
             break
         history.append(found.rank)
-        basis = _row_space(both, found.rank)
+        basis = row_space(both)
         closed = found.rank >= limit
     return LieRank(history[-1], tuple(history), gap, closed)
 
@@ -177,11 +177,6 @@ def _bracket(fields: Fields, theta: Tensor) -> Callable[[Tensor], tuple[Tensor, 
         return halves[0] - halves[1], halves[0].norm() + halves[1].norm()
 
     return at_theta
-
-
-def _row_space(rows: Tensor, rank: int) -> Tensor:
-    """Orthonormal basis of the row space, so that old directions weigh as much as new ones."""
-    return torch.linalg.svd(unit_rows(rows), full_matrices=False)[2][:rank]
 
 
 def _flow(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg.laws.fields import Fields, generic_point
-from thalweg.laws.rank import certain_rank, nullspace, unit_rows
+from thalweg.laws.rank import certain_rank, nullspace, row_space
 
 __all__ = ["MAX_DIM", "LinearSymmetries", "linear_symmetries"]
 
@@ -74,13 +74,12 @@ def linear_symmetries(
         )
     square: Tensor | None = None
     # Twice as many equations as unknowns; a point gives no more than the rank of the fields there.
-    at = unit_rows(fields.at(generic_point(d, generator=generator)))
-    rank = max(int(torch.linalg.matrix_rank(at, rtol=1e-8)), 1)
+    rank = max(len(row_space(fields.at(generic_point(d, generator=generator)))), 1)
     points = -(-2 * d * d // rank) + 4
     block: list[Tensor] = []
     for i in range(points):
         theta = generic_point(d, generator=generator)
-        at = unit_rows(fields.at(theta))
+        at = row_space(fields.at(theta))
         block.append((at[:, :, None] * (theta / theta.norm())[None, None]).reshape(-1, d * d))
         # QR as we go: the R of all rows so far has their singular values in D² rows.
         if sum(map(len, block)) >= 2 * d * d or i == points - 1:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from thalweg.laws.fields import Fields, generic_point
-from thalweg.laws.rank import certain_rank, nullspace, unit_rows
+from thalweg.laws.rank import certain_rank, nullspace, row_space
 
 __all__ = ["MAX_MONOMIALS", "Polynomials", "exact_laws", "polynomial_laws"]
 
@@ -120,7 +120,7 @@ def polynomial_laws(
     rows = []
     for _ in range(points):
         theta = generic_point(fields.dim, generator=generator)
-        rows.append(fields.at(theta) @ _monomial_gradients(exponents, theta).T)
+        rows.append(row_space(fields.at(theta)) @ _monomial_gradients(exponents, theta).T)
     basis, gap = nullspace(torch.cat(rows), tol=tol, what=f"polynomials of degree {degree}")
     return _finished(fields, exponents, basis, gap, exact=False, generator=generator)
 
@@ -240,8 +240,7 @@ def _exponents(dim: int, degree: int) -> Tensor:
 
 def _points_needed(fields: Fields, unknowns: int) -> int:
     # Twice as many equations as unknowns; a point gives no more than the rank of the fields there.
-    at = unit_rows(fields.at(generic_point(fields.dim)))
-    rank = max(int(torch.linalg.matrix_rank(at, rtol=1e-8)), 1)
+    rank = max(len(row_space(fields.at(generic_point(fields.dim)))), 1)
     return math.ceil(2 * unknowns / rank) + 4
 
 

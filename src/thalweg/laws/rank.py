@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MIN_GAP", "AmbiguousRank", "Rank", "certain_rank", "nullspace", "unit_rows"]
+__all__ = [
+    "MIN_GAP",
+    "AmbiguousRank",
+    "Rank",
+    "certain_rank",
+    "nullspace",
+    "row_space",
+    "unit_rows",
+]
 
 #: Least ratio of the smallest kept singular value to the largest dropped one.
 MIN_GAP = 1e3
@@ -81,6 +89,20 @@ def unit_rows(matrix: Tensor) -> Tensor:
     tiny = torch.finfo(matrix.dtype).tiny
     real = norms > 1e-11 * norms.max().clamp_min(tiny)
     return torch.where(real, matrix / norms.clamp_min(tiny), 0.0)
+
+
+def row_space(matrix: Tensor, *, tol: float = 1e-8) -> Tensor:
+    """An orthonormal basis of the span of the rows, so that all directions weigh the same.
+
+    Args:
+        matrix: (n, D), rows of any scale.
+        tol: relative cut of the singular values.
+
+    Returns:
+        (rank, D).
+    """
+    _, values, vh = torch.linalg.svd(unit_rows(matrix), full_matrices=False)
+    return vh[values > tol * values[0].clamp_min(torch.finfo(matrix.dtype).tiny)]
 
 
 def nullspace(

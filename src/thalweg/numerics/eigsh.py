@@ -36,7 +36,8 @@ class Eigenpairs:
     Attributes:
         values: (k,), best first; fewer if the products ran out.
         vectors: (p, k), unit columns.
-        residuals: ‖A v − λ v‖ recomputed, (k,): an eigenvalue lies within that distance.
+        residuals: ‖A v − λ v‖ of the products as they came, not of T, (k,): an eigenvalue lies
+            within that distance.
         probability: lower bound on the probability, over the random start, that no eigenvalue
             beyond the last of ``values`` was missed by more than the tolerance.
         num_matvecs: products spent.
@@ -98,9 +99,11 @@ def eigsh(
     _check(operator, k, which, tol, confidence, max_matvecs)
     generator = generator or torch.Generator().manual_seed(0)
     begin = operator.num_matvecs
-    last = begin + max_matvecs - k  # k products are kept for the residuals
+    # The residual of a single pair comes with its run; others take a product each.
+    last = begin + max_matvecs - (k if k > 1 else 0)
     values, vectors = np.empty(0), _rows(operator)
     failure, scale = 1.0, 0.0
+    single: tuple[float, float] | None = None
     while operator.num_matvecs < last and failure > 1 - confidence:
         start, stretch = _random_start(operator, v0 if len(values) == 0 else None, generator)
         krylov = Krylov(operator, start, vectors)
@@ -127,11 +130,24 @@ def eigsh(
                 failure, elsewhere = _failure(krylov, theta, which, edge, mu, stretch, p)
             if full or (settled and (elsewhere or failure <= 1 - confidence)):
                 break
-        new_rows = torch.from_numpy(coefficients.T).to(start) @ krylov.basis
-        order_at = torch.from_numpy(order).to(start.device)
-        vectors = _orthonormal(torch.cat([vectors, new_rows])[order_at])
+        new_rows = torch.from_numpy(coefficients[:, new].T.copy()).to(start) @ krylov.basis
+        single = krylov.residual(coefficients[:, new[0]]) if k == 1 and not krylov.locked else None
+        last = begin + max_matvecs - k
+        fresh = torch.from_numpy(order >= len(values)).to(start.device)
+        stacked = start.new_empty((len(order), p))
+        stacked[fresh] = new_rows
+        stacked[~fresh] = vectors[torch.from_numpy(order[order < len(values)]).to(start.device)]
+        vectors = _orthonormal(stacked)
         values = merged[order]
-    return _finish(operator, vectors, failure, begin, scale, k, tol, confidence)
+    if single is None:
+        values, residuals = _rayleigh(operator, vectors)
+    else:
+        values, residuals = (vectors.new_tensor([x]) for x in single)
+    # twice: the residual carries the round-off of one more product
+    met = bool((residuals <= tol * values.abs() + 2 * _floor(operator, scale)).all())
+    converged = met and len(values) == k and failure <= 1 - confidence
+    spent = operator.num_matvecs - begin
+    return Eigenpairs(values, vectors.T, residuals, 1.0 - failure, spent, converged)
 
 
 def _failure(
@@ -189,31 +205,11 @@ def _orthonormal(rows: Tensor) -> Tensor:
     return torch.linalg.qr(rows.T).Q.T if len(rows) > 1 else rows / torch.linalg.vector_norm(rows)
 
 
-def _finish(
-    operator: LinearOperator,
-    rows: Tensor,
-    failure: float,
-    begin: int,
-    scale: float,
-    k: int,
-    tol: float,
-    confidence: float,
-) -> Eigenpairs:
+def _rayleigh(operator: LinearOperator, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rayleigh quotients and residuals of unit rows, by one more product each."""
     product = operator.matmat(rows.T).to(rows)
     values = (rows.T * product).sum(0)
-    residuals = torch.linalg.vector_norm(product - values * rows.T, dim=0)
-    # twice: the recomputed residual carries the round-off of one more product
-    met = residuals <= tol * values.abs() + 2 * _floor(operator, scale)
-    probability = 1.0 - failure
-    enough = len(values) == k and probability >= confidence
-    return Eigenpairs(
-        values,
-        rows.T,
-        residuals,
-        probability,
-        operator.num_matvecs - begin,
-        enough and bool(met.all()),
-    )
+    return values, torch.linalg.vector_norm(product - values * rows.T, dim=0)
 
 
 def _check(

@@ -6,6 +6,7 @@ samples, `C` outputs of one sample, `d` entries of one input, `P` parameters tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch.func import functional_call, jacrev, vmap
 from thalweg.numerics.untouched import untouched
 
 __all__ = ["entk_gram", "jacobian"]
+
+Pair = tuple[Tensor, Tensor]
+"""What goes into a layer and what comes out, a (n, units) and z (n, units)."""
 
 MAX_BYTES = 1 << 29
 """Of a block of parameter Jacobian held at once by default."""
@@ -69,9 +73,9 @@ def entk_gram(
 
         K = J Jᵀ,   J = ∂f(x_i)_c / ∂θ,   row i·C + c
 
-    Where every parameter belongs to a Linear layer that sees one vector a_i per sample, J is never
-    formed: with b_ic = ∂f_c/∂(output of the layer),
-    K = Σ_layers (a_i·a_j + 1) (b_ic · b_je), the 1 for a bias.
+    For the Linear layers that see one vector a_i per sample J is never formed: with
+    b_ic = ∂f_c/∂(output of the layer), such a layer adds (a_i·a_j + 1) (b_ic · b_je), the 1 for a
+    bias. The others' columns of J are, a block at a time.
 
     Args:
         model: module, (n, ...) -> (n, ...); its parameters that require grad count.
@@ -85,7 +89,8 @@ def entk_gram(
     Raises:
         ValueError: if x has no samples, nothing requires grad, or outputs is neither.
 
-    Cost: C backward passes and an (nC)² P or, for Linear layers, (nC)² (units) product.
+    Cost: C backward passes and an (nC)² P or, for Linear layers, (nC)² (units) product. Networks
+        with other layers go backward twice, once for each kind.
 
     Source: Jacot, Gabriel, Hongler 2018, arXiv 1806.07572; the Linear form from Novak,
         Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720.
@@ -98,13 +103,13 @@ def entk_gram(
     _check(x, "entk_gram")
     if outputs not in ("all", "sum"):
         raise ValueError(f"entk_gram: outputs must be 'all' or 'sum', got {outputs!r}")
-    weights = _trainable(model)
-    fast = _linear_gram(model, x, outputs == "sum")
-    if fast is not None:
-        return fast
+    K, covered = _linear_gram(model, x, outputs == "sum")
+    weights = [(name, p) for name, p in _trainable(model) if id(p) not in covered]
+    if not weights:
+        assert K is not None
+        return K
     wide = 1 if outputs == "sum" else max(1, _width(model, x))
     room = max(1, max_bytes // (wide * len(x) * x.new_empty((), dtype=torch.float32).itemsize))
-    K: Tensor | None = None
     group: dict[str, Tensor] = {}
     for i, (name, p) in enumerate(weights):
         group[name] = p
@@ -132,16 +137,23 @@ def _parameter_jacobian(
     return torch.cat([J[name].flatten(2) for name in weights], dim=2).detach()
 
 
-def _linear_gram(model: nn.Module, x: Tensor, total: bool) -> Tensor | None:
-    """The kernel from activations and backprops of Linear layers; None where that is not it."""
-    layers = [m for m in model.modules() if type(m) is nn.Linear and _trains(m)]
-    owned = [id(p) for m in layers for p in m.parameters() if p.requires_grad]
-    if len(set(owned)) != len(owned) or set(owned) != {id(p) for _, p in _trainable(model)}:
-        return None
-    seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+def _linear_gram(model: nn.Module, x: Tensor, total: bool) -> tuple[Tensor | None, frozenset[int]]:
+    """Linear layers' share of the kernel, from activations and backprops, and whose it is.
+
+    The ids are those of the parameters covered; none, and no kernel, where samples mix.
+    """
+    uses = Counter(
+        id(p) for m in model.modules() for p in m.parameters(recurse=False) if p.requires_grad
+    )
+    layers = [
+        m
+        for m in model.modules()
+        if type(m) is nn.Linear and _trains(m) and all(uses[id(p)] <= 1 for p in m.parameters())
+    ]
+    seen: dict[nn.Linear, list[Pair]] = {layer: [] for layer in layers}
 
     def record(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        seen.append((layer, args[0].detach(), out))  # pyright: ignore[reportArgumentType]
+        seen[layer].append((args[0].detach(), out))  # pyright: ignore[reportArgumentType]
 
     with untouched([p for _, p in _trainable(model)]):
         hooks = [layer.register_forward_hook(record) for layer in layers]
@@ -150,30 +162,61 @@ def _linear_gram(model: nn.Module, x: Tensor, total: bool) -> Tensor | None:
         finally:
             for hook in hooks:
                 hook.remove()
-        calls = [id(layer) for layer, _, _ in seen]
-        plain = all(a.ndim == 2 and len(a) == len(x) and z.ndim == 2 for _, a, z in seen)
-        if not plain or len(set(calls)) != len(calls) or not isinstance(out, Tensor):
-            return None
-        if len(out) != len(x) or not _independent(model, x, out):
-            return None
+        n = len(x)
+        once = {m: calls[0] for m, calls in seen.items() if len(calls) == 1}
+        plain = {m: az for m, az in once.items() if all(t.ndim == 2 and len(t) == n for t in az)}
+        if not plain or not isinstance(out, Tensor) or len(out) != n:
+            return None, frozenset()
+        if not _independent(model, x, out):
+            return None, frozenset()
+        plain = _hooked(plain, out)
+        if not plain:
+            return None, frozenset()
         flat = out.flatten(1)
         columns = [flat.sum()] if total else list(flat.sum(0))
-        z = [t for _, _, t in seen]
+        z = [t for _, t in plain.values()]
         slopes = [
             torch.autograd.grad(c, z, retain_graph=True, allow_unused=True, materialize_grads=True)
             for c in columns
         ]
-    rows = len(x) * len(columns)
+    rows = n * len(columns)
     K = x.new_zeros((rows, rows), dtype=out.dtype)
-    for i, (layer, a, _) in enumerate(seen):
+    for i, (layer, (a, _)) in enumerate(plain.items()):
         B = torch.stack([s[i] for s in slopes], dim=1).flatten(0, 1)
-        shared = a @ a.T if layer.weight.requires_grad else a.new_zeros((len(a), len(a)))
+        shared = a @ a.T if layer.weight.requires_grad else a.new_zeros((n, n))
         if layer.bias is not None and layer.bias.requires_grad:
             shared = shared + 1
         # (n, 1, n, 1) against (n, C, n, C): no copy of the small Gram per pair of outputs
-        outer = (B @ B.T).view(len(x), len(columns), len(x), len(columns))
+        outer = (B @ B.T).view(n, len(columns), n, len(columns))
         K.view_as(outer).addcmul_(outer, shared[:, None, :, None])
-    return K.detach()
+    return K.detach(), frozenset(id(p) for layer in plain for p in layer.parameters())
+
+
+def _hooked(plain: dict[nn.Linear, Pair], out: Tensor) -> dict[nn.Linear, Pair]:
+    """The layers whose gradients are what their calls say: their weights are used nowhere else."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(2, out.shape, generator=generator).to(out) * 2 - 1
+    probe = (out * signs).sum()
+    wanted = [p for layer in plain for p in layer.parameters() if p.requires_grad]
+    targets = [*wanted, *(z for _, z in plain.values())]
+    found = torch.autograd.grad(
+        probe, targets, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    by_id = {id(t): g for t, g in zip(targets, found, strict=True)}
+    kept: dict[nn.Linear, Pair] = {}
+    for layer, (a, z) in plain.items():
+        slope = by_id[id(z)]
+        claims = [(layer.weight, slope.T @ a), (layer.bias, slope.sum(0))]
+        pairs = [(by_id[id(p)], claim) for p, claim in claims if id(p) in by_id]
+        if all(_close(true, claim) for true, claim in pairs):
+            kept[layer] = (a, z)
+    return kept
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal up to the round-off of sums."""
+    slack = min(0.1, 1e3 * torch.finfo(a.dtype).eps)
+    return bool((a - b).abs().max() <= slack * a.abs().max())
 
 
 def _independent(model: nn.Module, x: Tensor, out: Tensor) -> bool:
@@ -182,8 +225,7 @@ def _independent(model: nn.Module, x: Tensor, out: Tensor) -> bool:
     with torch.no_grad():
         alone = torch.cat([model(x[i : i + 1].detach()) for i in ends])
     together = out.detach()[ends]
-    scale = float(together.abs().max())
-    return bool((alone - together).abs().max() <= 1e3 * torch.finfo(out.dtype).eps * scale)
+    return _close(together, alone)
 
 
 def _width(model: nn.Module, x: Tensor) -> int:
