@@ -1,0 +1,449 @@
+"""The black box of a recording: enough of the last steps to run them again, bit for bit.
+
+Now and then, as the time budget allows, the whole state of the training is written to disk; in
+between, every tensor and number that feeds a step is held (see ``feed``), with the random state at
+each model call. Two states are kept in turn, so that some steps before an alarm are always there.
+On an alarm (a figure that is not finite, a loss spike, an exception) the state and the steps since
+are kept for ``thalweg replay``.
+
+Batches are held by reference, at no cost: they are alive anyway, or would soon be freed. A batch
+that the script writes into afterwards is noticed by its version counter, and from then on they are
+copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter as _clock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from thalweg.recorder.alarm import Alarm
+from thalweg.recorder.feed import Feed
+from thalweg.recorder.kept import FOLDER, kept_name, state_name, write
+from thalweg.recorder.store import Store
+from thalweg.recorder.training_state import digest, encode, gather, settings
+
+__all__ = ["DEFAULT_MB", "BlackBox"]
+
+DEFAULT_MB = 512
+BATCHES = 0.25  # share of the cap that batches may take in memory; the rest is two states on disk
+CONTEXT = 4  # steps before an alarm that a state should lie back
+APART = 16  # steps between two states, at least
+APART_DEVICE = 128  # where losses reach the host late: twice the steps that they may be late
+MOST_STEPS = 4096
+SPIKE_GROWTH = 2.0  # a later spike is kept instead of an earlier one if it is that much higher
+PROBATION = 32  # steps after which the price of holding batches is judged
+SHARE = 1 / 3  # of the time budget that holding them may take
+HOOKS_S = 7e-6  # a step's hooks and mode, beyond what is timed inside (seen on a 2 GHz core)
+
+
+@dataclass
+class _Chunk:
+    """What fed one step of one optimizer."""
+
+    events: list[Any] = field(default_factory=list)
+    bytes: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state on disk, and the number of chunks that came before it."""
+
+    step: int
+    chunks: int
+    path: Path
+
+
+class BlackBox:
+    """Holds the last steps of one process.
+
+    Args:
+        store: of the recording.
+        megabytes: what it may hold: a quarter in memory, the rest on disk.
+        fraction: the time budget; None: batches are held whatever it costs.
+
+    Attributes:
+        why_not: why it is off, "" while it is on.
+        seconds: spent on holding batches since the recorder last asked.
+        wanted: whether a state is due as soon as the budget allows.
+    """
+
+    def __init__(self, store: Store, megabytes: float, fraction: float | None) -> None:
+        self.why_not = ""
+        self.seconds = 0.0
+        self._store, self._cap, self._fraction = store, int(megabytes * 2**20), fraction
+        self._feed: Feed | None = None
+        self._models: list[nn.Module] = []
+        self._optimizers: list[Optimizer] = []
+        self._gradients = False
+        self._chunks: list[_Chunk] = []
+        self._first = 0  # number of the first chunk held
+        self._now = _Chunk()
+        self._held = 0
+        self._states: list[_State] = []
+        self._kept: dict[str, tuple[Path, str]] = {}  # kind: file, name of its state
+        self._spike = 0.0
+        self._alarms: dict[int, Alarm] = {}
+        self._alarm: tuple[int, str, str] | None = None
+        self._clone = False
+        self._settings: dict[tuple[int, int], Any] = {}
+        self._devices: list[torch.device] = []
+        self._spent = 0.0
+        self._begun = 0.0
+        self._told_of_gap = False
+
+    # -- the recorder's side -------------------------------------------------------------------
+
+    @property
+    def on(self) -> bool:
+        """Whether steps are being held."""
+        return self._feed is not None
+
+    def begin(
+        self,
+        roots: Sequence[nn.Module],
+        models: Sequence[nn.Module],
+        optimizers: Sequence[Optimizer],
+        *,
+        gradients: bool,
+    ) -> None:
+        """Starts holding steps.
+
+        Args:
+            roots: the modules that the script calls.
+            models: those whose state is kept.
+            optimizers: in the order of their first step.
+            gradients: whether nobody clears them between steps.
+        """
+        self._models, self._optimizers = list(models), list(optimizers)
+        self._gradients = gradients
+        params = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+        self._devices = [d for d in {p.device for p in params} if d.type == "cuda"]
+        self._feed = Feed(roots, self, [root.training for root in roots])
+        self._feed.open()
+        self._begun = _clock()
+
+    def stop(self, why: str) -> None:
+        """Lets go of everything; ``why`` is noted once."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+        if not self.why_not:
+            self.why_not = why
+            self._store.event("black box off", self._now.step, why=why)
+            self._store.describe(blackbox=why)
+        self._forget()
+
+    def abandon(self) -> None:
+        """Takes the hooks away and touches no file."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+        self._chunks.clear()
+
+    def close(self) -> None:
+        """Ends it: what belongs to no kept steps is deleted."""
+        was_on = self._feed is not None
+        self.abandon()
+        self._forget()
+        if was_on:
+            kept = sorted(path.name for path, _ in self._kept.values())
+            self._store.describe(blackbox={"kept": kept})
+
+    # -- what a step is fed --------------------------------------------------------------------
+
+    def model_called(self, root: int, leaves: list[Any]) -> None:
+        """Holds the arguments of a model and the random state."""
+        start = _clock()
+        state = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._devices)]
+        self._now.bytes += 5056
+        self._now.events.append(("model", root, self._hold(leaves), state))
+        self.seconds += _clock() - start
+
+    def function_called(self, name: str, leaves: list[Any]) -> None:
+        """Holds what a torch function combines the model's output with."""
+        start = _clock()
+        self._now.events.append(("function", name, self._hold(leaves)))
+        self.seconds += _clock() - start
+
+    def backward(self, loss: Tensor | None) -> None:
+        """Holds the value on which ``backward`` ran."""
+        if self._feed is None:
+            return
+        start = _clock()
+        self._feed.pause()
+        self._now.events.append(("backward", loss))
+        self.seconds += _clock() - start
+
+    def before_step(self) -> None:
+        """Nothing that feeds the step comes after this, but for closures."""
+        if self._feed is not None:
+            self._feed.rest()
+
+    def _hold(self, leaves: list[Any]) -> list[Any]:
+        held: list[Any] = []
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                held.append(leaf)
+                continue
+            self._now.bytes += leaf.numel() * leaf.element_size()
+            if self._clone or leaf.is_inference():
+                held.append((leaf.detach().clone(), 0))
+            else:
+                held.append((leaf, leaf._version))
+        return held
+
+    # -- the end of a step ---------------------------------------------------------------------
+
+    def heard(self, step: int, code: int, value: float, *, loss: bool = True) -> None:
+        """A loss or a gradient norm has reached the host, perhaps some steps late."""
+        if self._feed is None:
+            return
+        if not loss:
+            found = None if value - value == 0 else ("nonfinite", f"the gradient norm is {value}")
+        else:
+            found = self._alarms.setdefault(code, Alarm()).hear(value)
+        if found is None or (self._alarm is not None and self._alarm[1] == "nonfinite"):
+            return
+        if found[0] == "spike":
+            if "spike" in self._kept and value < SPIKE_GROWTH * self._spike:
+                return
+            self._spike = value
+        self._alarm = step, *found
+
+    def stepped(self, index: int, step: int, *, skipped: bool) -> None:
+        """An optimizer has stepped: one more chunk is whole."""
+        if self._feed is None:
+            return
+        start = _clock()
+        self._feed.rest()
+        optimizer, now = self._optimizers[index], self._now
+        groups = []
+        for i, group in enumerate(optimizer.param_groups):
+            new = settings(group)
+            # Settings rarely change; tensors among them (a learning rate) may be edited in place.
+            if any(isinstance(v, Tensor) for v in new.values()):
+                new = {k: v.clone() if isinstance(v, Tensor) else v for k, v in new.items()}
+            elif self._settings.get((index, i)) == new:
+                new = self._settings[index, i]
+            self._settings[index, i] = new
+            groups.append(new)
+        now.events.append(("step", index, groups, skipped))
+        now.step = step
+        self._chunks.append(now)
+        self._held += now.bytes
+        self._now = _Chunk(step=step)
+        if len(self._chunks) > 1:
+            self._look_for_edits(self._chunks[-2])
+        self._trim()
+        self.seconds += _clock() - start
+        if self._alarm is not None:
+            at, kind, why = self._alarm
+            self._alarm = None
+            self.keep(at, kind, why)
+
+    def upkeep(self, bare_s: float, steps: int) -> float:
+        """Seconds spent since the last call; judges whether holding batches is too dear.
+
+        Args:
+            bare_s: seconds of training so far.
+            steps: steps so far.
+        """
+        spent, self.seconds = self.seconds, 0.0
+        self._spent += spent
+        number = self._first + len(self._chunks)
+        if self._fraction is not None and self.on and number >= PROBATION and steps and bare_s:
+            each, step_s = self._spent / number + HOOKS_S, bare_s / steps
+            if each > SHARE * self._fraction * step_s:
+                self.stop(
+                    f"skipped:budget: holding the batches takes {each * 1e6:.0f} µs of a step of "
+                    f"{step_s * 1e6:.0f} µs; --blackbox {DEFAULT_MB} holds them all the same"
+                )
+        return spent
+
+    def due(self, step: int) -> bool:
+        """Whether a state may be written now: enough steps since the last, none in mid-cycle."""
+        if self._feed is None or self._now.events:
+            return False
+        apart = APART_DEVICE if self._devices else APART
+        return not self._states or step - self._states[-1].step >= apart
+
+    def write_state(self, step: int, scaler: Any, last: int) -> None:
+        """Writes the state after a step; the oldest of three is deleted.
+
+        Args:
+            step: the step.
+            scaler: the gradient scaler, if there is one.
+            last: index of the optimizer that stepped last.
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        try:
+            tensors, rest = gather(
+                self._models, self._optimizers, scaler, gradients=self._gradients
+            )
+        except TypeError as error:
+            self.stop(f"unsupported: the state of the optimizer: {error}")
+            return
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        if 2 * size > (1 - BATCHES) * self._cap:
+            need = 2 * size / (1 - BATCHES) / 2**20
+            self.stop(
+                f"skipped:memory: two states of {size / 2**20:.0f} MB and the batches do not fit "
+                f"into {self._cap / 2**20:.0f} MB; --blackbox {need:.0f} would do"
+            )
+            return
+        path = self._store.path / FOLDER / state_name(self._store.rank, self._store.segment, step)
+        write(path, tensors, {"step": step, "last": last, **rest})
+        self._states.append(_State(step, self._first + len(self._chunks), path))
+        while len(self._states) > 2:
+            self._drop(self._states.pop(0))
+        self._trim()
+
+    def keep(self, step: int, kind: str, why: str) -> None:
+        """Keeps the steps up to now, on an alarm at ``step``.
+
+        Args:
+            step: at which it shows; an exception may leave it half done.
+            kind: ``nonfinite``, ``exception`` or ``spike``.
+            why: in words.
+        """
+        if self._feed is None:
+            return
+        fit = [s for s in self._states if s.step < step and s.chunks >= self._first]
+        early = [s for s in fit if s.step <= step - CONTEXT]
+        chosen = early[-1] if early else fit[0] if fit else None
+        chunks = [] if chosen is None else self._chunks[chosen.chunks - self._first :]
+        part = [self._now] if kind == "exception" and self._now.events else []
+        edited = any(self._edited(chunk) for chunk in [*chunks, *part])
+        lacking = "no state was written before it" if chosen is None else ""
+        lacking = "a batch was written into after its step" if edited else lacking
+        if chosen is None or edited or not (chunks or part):
+            self._store.event(
+                "black box", step, kind=kind, why=why, kept=None,
+                message=f"nothing kept: {lacking or 'no step since the last state'}",
+            )  # fmt: skip
+            return
+        tensors: dict[str, Tensor] = {}
+        meta = {
+            "state": chosen.path.name,
+            "first": chosen.step + 1,
+            "step": step,
+            "kind": kind,
+            "why": why,
+            "chunks": [_packed(chunk, tensors) for chunk in [*chunks, *part]],
+            "weights": digest(self._models, self._optimizers),
+            "training": self._feed._training,
+            "opaque": sorted(self._feed.opaque),
+        }
+        store = self._store
+        path = store.path / FOLDER / kept_name(store.rank, store.segment, step, kind)
+        write(path, tensors, meta)
+        before = self._kept.get(kind)
+        self._kept[kind] = path, chosen.path.name
+        if before is not None:
+            before[0].unlink(missing_ok=True)
+        store.event("black box", step, kind=kind, why=why, kept=path.name)
+        store.say(f"step {step}: {why}; kept for: thalweg replay {store.path}")
+        if kind == "nonfinite":
+            # What follows is trained on what is broken: there is nothing more to learn from it.
+            self._feed.close()
+            self._feed = None
+            self._forget()
+            self._store.describe(blackbox={"kept": sorted(p.name for p, _ in self._kept.values())})
+
+    # -- what is let go ------------------------------------------------------------------------
+
+    def _trim(self) -> None:
+        """Drops chunks that lie before the older state, and what the memory cap does not allow."""
+        start = self._states[0].chunks if self._states else self._first
+        self._let_go(start - self._first)
+        room = BATCHES * self._cap
+        if (self._held > room or len(self._chunks) > MOST_STEPS) and len(self._states) > 1:
+            self._drop(self._states.pop(0))
+            self._let_go(self._states[0].chunks - self._first)
+        if self._held > room or len(self._chunks) > MOST_STEPS:
+            if not self._told_of_gap and self._states:
+                self._told_of_gap = True
+                self._store.event(
+                    "black box gap", self._now.step,
+                    message=f"the batches of {len(self._chunks)} steps fill "
+                    f"{self._held / 2**20:.0f} MB before the budget allows the next state: steps "
+                    "in between cannot be replayed. More --blackbox or --overhead leaves no gap",
+                )  # fmt: skip
+            self._forget()
+
+    def _let_go(self, number: int) -> None:
+        if number > 0:
+            self._held -= sum(chunk.bytes for chunk in self._chunks[:number])
+            del self._chunks[:number]
+            self._first += number
+
+    def _forget(self) -> None:
+        """Drops all that is held."""
+        self._let_go(len(self._chunks))
+        while self._states:
+            self._drop(self._states.pop())
+
+    def _drop(self, state: _State) -> None:
+        if all(name != state.path.name for _, name in self._kept.values()):
+            state.path.unlink(missing_ok=True)
+
+    def _look_for_edits(self, chunk: _Chunk) -> None:
+        if not self._clone and self._edited(chunk):
+            self._clone = True  # a buffer that is filled anew for each step, say
+            self._forget()
+
+    @staticmethod
+    def _edited(chunk: _Chunk) -> bool:
+        for event in chunk.events:
+            if event[0] in ("model", "function"):
+                for leaf in event[2]:
+                    if type(leaf) is tuple and leaf[0]._version != leaf[1]:
+                        return True
+        return False
+
+
+def _packed(chunk: _Chunk, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """A chunk as JSON; its tensors are added to ``tensors``, each once."""
+    known: dict[Any, str] = {_key(t): name for name, t in tensors.items()}
+
+    def name(t: Tensor) -> str:
+        found = known.setdefault(_key(t), f"t{len(tensors)}")
+        tensors.setdefault(found, t)
+        return found
+
+    def leaf(value: Any) -> Any:
+        return {"tensor": name(value[0])} if type(value) is tuple else {"value": value}
+
+    events = []
+    for kind, *rest in chunk.events:
+        if kind == "model":
+            root, leaves, state = rest
+            events.append([kind, root, [leaf(v) for v in leaves], [name(s) for s in state]])
+        elif kind == "function":
+            events.append([kind, rest[0], [leaf(v) for v in rest[1]]])
+        elif kind == "backward":
+            loss = rest[0]
+            events.append([kind, None if loss is None else float(loss).hex()])
+        else:
+            index, groups, skipped = rest
+            packed = []
+            for group in groups:
+                held: dict[str, Tensor] = {}
+                packed.append(encode(group, f"g{len(tensors)}", held))
+                tensors.update(held)
+            events.append([kind, index, packed, skipped])
+    return {"step": chunk.step, "events": events}
+
+
+def _key(t: Tensor) -> tuple[Any, ...]:
+    return t.data_ptr(), tuple(t.shape), tuple(t.stride()), t.dtype, t.device
