@@ -149,12 +149,16 @@ class LossTape:
             )
         push_mode(self._mode)
 
-    def close(self) -> None:
-        """Stops recording and makes the closure."""
+    def stop(self) -> None:
+        """Takes the hooks and the mode away."""
         pop_mode(self._mode)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def close(self) -> None:
+        """Stops recording and makes the closure."""
+        self.stop()
         if self._failure is None and self._roots:
             needed = needed_for(self._calls, {i for i, _ in self._roots})
             models = {c.name: None for c in needed if isinstance(c.function, nn.Module)}

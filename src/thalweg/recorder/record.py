@@ -52,13 +52,23 @@ class Recording:
         """Records figures of your own; they are read back as ``user/<name>``.
 
         Args:
-            values: name to number, such as ``{"val_acc": 0.93}``.
+            values: name to number (or 0-d tensor), such as ``{"val_acc": 0.93}``.
             step: default the last optimizer step.
 
         Raises:
             TypeError: if a value is not a number.
         """
-        self._session.log(values, step)
+        codes, numbers = [], []
+        for name, value in values.items():
+            try:
+                numbers.append(float(value))
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(
+                    f"run.log: {name!r} must be a number, got {type(value).__name__}"
+                ) from None
+            codes.append(self._store.series(f"user/{name}", ""))
+        if codes:
+            self._store.rows(self.step if step is None else int(step), codes, numbers)
 
     def event(self, event: str, **fields: Any) -> None:
         """Notes that something happened, such as a checkpoint being written."""

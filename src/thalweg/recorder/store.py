@@ -90,6 +90,7 @@ class Store:
 
     Attributes:
         path, rank, segment, first_step: as given.
+        step: number of the last step, over all segments; the session moves it on.
         start: when the clock of the run stood at 0, by ``time.perf_counter``.
         flushed: when rows were last handed to the system, likewise.
     """
@@ -110,6 +111,7 @@ class Store:
         quiet: bool = False,
     ) -> None:
         self.path, self.rank, self.segment, self.first_step = path, rank, segment, first_step
+        self.step = first_step
         self._header = header
         self._quiet = quiet
         self.flushed = time.perf_counter()
@@ -188,7 +190,7 @@ class Store:
             self._failed = error
             lost = "rows are being lost" if self._writer.dropped else "no row is lost so far"
             message = f"cannot write to {self.path}: {error}; training goes on, {lost}"
-            self.event("disk error", self._segment["last_step"], message=message)
+            self.event("disk error", self.step, message=message)
             self.warn(message)
 
     def say(self, message: str) -> None:

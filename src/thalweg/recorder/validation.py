@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Evaluation"]
+from thalweg.recorder.store import Store
+
+__all__ = ["Evaluation", "Validation"]
 
 MOST_KEPT = 1024  # batch losses held before they are summed up
 
@@ -62,3 +66,51 @@ class Evaluation:
             self._sums[0] += n
             self._sums[1] += n * value
             self._sums[2] += n * value * value
+
+
+class Validation:
+    """The figure ``val_loss``: what is computed for evaluation between two training steps.
+
+    Args:
+        store: takes the rows.
+        models: the models of the training, as they become known.
+
+    Attributes:
+        waiting: whether there are losses that no row holds yet.
+    """
+
+    def __init__(self, store: Store, models: Sequence[nn.Module]) -> None:
+        self.waiting = False
+        self._store, self._models = store, models
+        self._sure = Evaluation()
+        self._doubtful = Evaluation()  # by a model in eval mode: unless a backward follows
+
+    def add(self, loss: Tensor, args: tuple[Any, ...]) -> None:
+        """A loss function was called with ``args``: takes its result if that was evaluation."""
+        evaluation = self._sure
+        if torch.is_grad_enabled():
+            for model in self._models:
+                if model.training:
+                    return
+            if not self._models:
+                return
+            evaluation = self._doubtful
+        target = args[1] if len(args) > 1 else None
+        samples = target.shape[0] if isinstance(target, Tensor) and target.ndim else 1
+        evaluation.add(loss.detach(), samples)
+        self.waiting = True
+
+    def backward(self) -> None:
+        """A backward followed: the model trains in eval mode, its losses are no evaluation."""
+        if self._doubtful.batches:
+            self._doubtful.clear()
+            self.waiting = self._sure.batches > 0
+
+    def write(self) -> None:
+        """Writes the row of the evaluation that has ended."""
+        evaluation = self._sure if self._sure.batches else self._doubtful
+        mean, error = evaluation.result()
+        self._doubtful.clear()
+        self.waiting = False
+        code = self._store.series("val_loss", "")
+        self._store.rows(self._store.step, [code], [mean], None, [error])
