@@ -72,7 +72,6 @@ class BlackBox:
     Attributes:
         why_not: why it is off, "" while it is on.
         seconds: spent on holding batches since the recorder last asked.
-        wanted: whether a state is due as soon as the budget allows.
     """
 
     def __init__(self, store: Store, megabytes: float, fraction: float | None) -> None:
@@ -83,6 +82,7 @@ class BlackBox:
         self._models: list[nn.Module] = []
         self._optimizers: list[Optimizer] = []
         self._gradients = False
+        self._training: list[bool] = []
         self._chunks: list[_Chunk] = []
         self._first = 0  # number of the first chunk held
         self._now = _Chunk()
@@ -126,7 +126,8 @@ class BlackBox:
         self._gradients = gradients
         params = [p for o in optimizers for g in o.param_groups for p in g["params"]]
         self._devices = [d for d in {p.device for p in params} if d.type == "cuda"]
-        self._feed = Feed(roots, self, [root.training for root in roots])
+        self._training = [root.training for root in roots]
+        self._feed = Feed(roots, self, self._training)
         self._feed.open()
         self._begun = _clock()
 
@@ -141,21 +142,30 @@ class BlackBox:
             self._store.describe(blackbox=why)
         self._forget()
 
-    def abandon(self) -> None:
-        """Takes the hooks away and touches no file."""
+    def pause(self) -> None:
+        """Takes the hooks away; no file is touched."""
+        if self._feed is not None:
+            self._feed.close()
+
+    def resume(self) -> None:
+        """Puts them back."""
+        if self._feed is not None:
+            self._feed.open()
+
+    def close(self) -> None:
+        """Ends it: states that belong to no kept steps are deleted."""
+        if self._alarm is not None and self.on:
+            self.keep(*self._alarm)  # it reached the host with the last figures
+        if self.on:
+            self._end()
+
+    def _end(self) -> None:
         if self._feed is not None:
             self._feed.close()
             self._feed = None
-        self._chunks.clear()
-
-    def close(self) -> None:
-        """Ends it: what belongs to no kept steps is deleted."""
-        was_on = self._feed is not None
-        self.abandon()
         self._forget()
-        if was_on:
-            kept = sorted(path.name for path, _ in self._kept.values())
-            self._store.describe(blackbox={"kept": kept})
+        kept = sorted(path.name for path, _ in self._kept.values())
+        self._store.describe(blackbox={"kept": kept})
 
     # -- what a step is fed --------------------------------------------------------------------
 
@@ -218,7 +228,7 @@ class BlackBox:
             self._spike = value
         self._alarm = step, *found
 
-    def stepped(self, index: int, step: int, *, skipped: bool) -> None:
+    def stepped(self, index: int, step: int, skipped: bool) -> None:
         """An optimizer has stepped: one more chunk is whole."""
         if self._feed is None:
             return
@@ -323,6 +333,7 @@ class BlackBox:
         chosen = early[-1] if early else fit[0] if fit else None
         chunks = [] if chosen is None else self._chunks[chosen.chunks - self._first :]
         part = [self._now] if kind == "exception" and self._now.events else []
+        self._now.step = step if part else self._now.step
         edited = any(self._edited(chunk) for chunk in [*chunks, *part])
         lacking = "no state was written before it" if chosen is None else ""
         lacking = "a batch was written into after its step" if edited else lacking
@@ -339,9 +350,9 @@ class BlackBox:
             "step": step,
             "kind": kind,
             "why": why,
-            "chunks": [_packed(chunk, tensors) for chunk in [*chunks, *part]],
+            "chunks": _packed([*chunks, *part], tensors),
             "weights": digest(self._models, self._optimizers),
-            "training": self._feed._training,
+            "training": self._training,
             "opaque": sorted(self._feed.opaque),
         }
         store = self._store
@@ -351,14 +362,14 @@ class BlackBox:
         self._kept[kind] = path, chosen.path.name
         if before is not None:
             before[0].unlink(missing_ok=True)
+            old = path.with_name(before[1])
+            if all(old != state.path for state in self._states):
+                self._drop(_State(0, 0, old))
         store.event("black box", step, kind=kind, why=why, kept=path.name)
         store.say(f"step {step}: {why}; kept for: thalweg replay {store.path}")
         if kind == "nonfinite":
             # What follows is trained on what is broken: there is nothing more to learn from it.
-            self._feed.close()
-            self._feed = None
-            self._forget()
-            self._store.describe(blackbox={"kept": sorted(p.name for p, _ in self._kept.values())})
+            self._end()
 
     # -- what is let go ------------------------------------------------------------------------
 
@@ -412,38 +423,29 @@ class BlackBox:
         return False
 
 
-def _packed(chunk: _Chunk, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """A chunk as JSON; its tensors are added to ``tensors``, each once."""
-    known: dict[Any, str] = {_key(t): name for name, t in tensors.items()}
+def _packed(chunks: Sequence[_Chunk], tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Chunks as JSON; their tensors are added to ``tensors``, each once."""
+    known: dict[Any, str] = {}
 
     def name(t: Tensor) -> str:
-        found = known.setdefault(_key(t), f"t{len(tensors)}")
-        tensors.setdefault(found, t)
-        return found
+        key = t.data_ptr(), tuple(t.shape), tuple(t.stride()), t.dtype, t.device
+        if key not in known:
+            known[key] = f"t{len(tensors)}"
+            tensors[known[key]] = t
+        return known[key]
 
     def leaf(value: Any) -> Any:
         return {"tensor": name(value[0])} if type(value) is tuple else {"value": value}
 
-    events = []
-    for kind, *rest in chunk.events:
+    def event(kind: str, *rest: Any) -> list[Any]:
         if kind == "model":
             root, leaves, state = rest
-            events.append([kind, root, [leaf(v) for v in leaves], [name(s) for s in state]])
-        elif kind == "function":
-            events.append([kind, rest[0], [leaf(v) for v in rest[1]]])
-        elif kind == "backward":
-            loss = rest[0]
-            events.append([kind, None if loss is None else float(loss).hex()])
-        else:
-            index, groups, skipped = rest
-            packed = []
-            for group in groups:
-                held: dict[str, Tensor] = {}
-                packed.append(encode(group, f"g{len(tensors)}", held))
-                tensors.update(held)
-            events.append([kind, index, packed, skipped])
-    return {"step": chunk.step, "events": events}
+            return [kind, root, [leaf(v) for v in leaves], [name(s) for s in state]]
+        if kind == "function":
+            return [kind, rest[0], [leaf(v) for v in rest[1]]]
+        if kind == "backward":
+            return [kind, None if rest[0] is None else float(rest[0]).hex()]
+        index, groups, skipped = rest
+        return [kind, index, [encode(g, f"g{len(tensors)}", tensors) for g in groups], skipped]
 
-
-def _key(t: Tensor) -> tuple[Any, ...]:
-    return t.data_ptr(), tuple(t.shape), tuple(t.stride()), t.dtype, t.device
+    return [{"step": c.step, "events": [event(*e) for e in c.events]} for c in chunks]

@@ -82,9 +82,9 @@ def restore(
                     f"{tuple(t.shape)} and was {was}. Replay the script as it was recorded"
                 )
             t.copy_(value)
-            if isinstance(t, nn.Parameter):
-                grad = tensors.get(f"grad.{name}")
-                t.grad = None if grad is None else grad.clone().to(t.device)
+            grad = tensors.get(f"grad.{name}")
+            if grad is not None:  # otherwise the training clears those that are there
+                t.grad = grad.clone().to(t.device)
     for optimizer, kept in zip(optimizers, rest["optimizers"], strict=True):
         params = [p for g in optimizer.param_groups for p in g["params"]]
         optimizer.state.clear()
