@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,19 +60,22 @@ def replay(
 
 def _lines(path: Path, done: Replay) -> list[str]:
     """The walk through, in lines that fit the terminal."""
-    from thalweg.cli.output import number
+    from thalweg.cli.output import number, width
 
     lines = [str(path), f"kept at step {done.step} ({done.kind}): {done.why}"]
     same = "bit for bit as recorded" if done.departs is None else f"DEPARTS at {done.departs}"
     lines.append(f"steps {done.first} to {done.last} run again, {done.losses} losses: {same}")
     lines += [f"note: {note}" for note in done.notes]
+    lines = [part for line in lines[1:] for part in textwrap.wrap(line, width())]
+    lines.insert(0, str(path))
     lines.append("")
     if done.bad is None:
         lines.append("every tensor that was looked at is finite")
     else:
         bad = done.bad
         where = f" of {bad.where!r}" if bad.where else ""
-        lines.append(f"first bad tensor: step {bad.step}, {bad.phase}: {bad.what}{where}")
+        said = f"first bad tensor: step {bad.step}, {bad.phase}: {bad.what}{where}"
+        lines += textwrap.wrap(said, width(), subsequent_indent="  ")
         lines.append(f"  {bad.nan:,} nan and {bad.inf:,} infinite of {bad.numel:,} values")
     if done.moments:
         lines += ["", f"{'step':>8}" + _columns("loss", "grad_norm", "update_norm", "weight_norm")]
@@ -91,40 +96,36 @@ def _whole(each: dict[str, float]) -> float | None:
 
 def _layers(done: Replay) -> list[str]:
     """Layers and parameters of the step that matters, beside those of the step before."""
-    from thalweg.cli.output import figures, number
-
     if not done.moments:
         return []
-    number_of = done.step if done.bad is None else done.bad.step
-    at = next((i for i, m in enumerate(done.moments) if m.step == number_of), -1)
-    now = done.moments[at]
-    before: Moment | None = done.moments[at - 1] if at != 0 and len(done.moments) > 1 else None
-    was = f"step {before.step}" if before else ""
-
-    def table(title: str, rows: list[tuple[str, dict[str, float], dict[str, float]]]) -> list[str]:
-        names = list(dict.fromkeys(name for _, each, _ in rows for name in each))
-        heads = [head for what, _, _ in rows for head in (was, what) if head]
-        lines = ["", *figures(title, heads)]
-        for name in names:
-            cells = [
-                number(each.get(name))
-                for _, present, past in rows
-                for each in ([past, present] if before else [present])
-            ]
-            lines += figures(name, cells)
-        return lines
-
-    empty: dict[str, float] = {}
+    wanted = done.step if done.bad is None else done.bad.step
+    at = next((i for i, m in enumerate(done.moments) if m.step == wanted), len(done.moments) - 1)
+    shown = done.moments[max(at - 1, 0) : at + 1]
     return [
-        *table(
-            f"step {now.step}",
-            [("output rms", now.activation_rms, before.activation_rms if before else empty)],
-        ),
-        *table(
-            "",
+        *_table("output of layer", [("rms", [m.activation_rms for m in shown])], shown),
+        *_table(
+            "parameter",
             [
-                ("gradient", now.grad_norm, before.grad_norm if before else empty),
-                ("update", now.update_norm, before.update_norm if before else empty),
+                ("gradient", [m.grad_norm for m in shown]),
+                ("update", [m.update_norm for m in shown]),
             ],
+            shown,
         ),
     ]
+
+
+def _table(
+    title: str, columns: list[tuple[str, list[dict[str, float]]]], shown: Sequence[Moment]
+) -> list[str]:
+    """Figures by name, for each column one of every step shown."""
+    from thalweg.cli.output import figures, number
+
+    names = dict.fromkeys(name for _, each in columns for values in each for name in values)
+    if not names:
+        return []
+    lines = ["", *figures("", [what for what, each in columns for _ in each])]
+    lines += figures(title, [f"step {m.step}" for _ in columns for m in shown])
+    for name in names:
+        cells = [number(values.get(name)) for _, each in columns for values in each]
+        lines += figures(name or "(model)", cells)
+    return lines

@@ -37,7 +37,8 @@ CONTEXT = 4  # steps before an alarm that a state should lie back
 APART = 16  # steps between two states, at least
 APART_DEVICE = 128  # where losses reach the host late: twice the steps that they may be late
 MOST_STEPS = 4096
-SPIKE_GROWTH = 2.0  # a later spike is kept instead of an earlier one if it is that much higher
+SPIKE_GROWTH = 2.0  # a later spike is kept instead of an earlier one if it is that much higher,
+SPIKES_APART = 128  # and that many steps later: a divergence is told by its first
 PROBATION = 32  # steps after which the price of holding batches is judged
 SHARE = 1 / 3  # of the time budget that holding them may take
 HOOKS_S = 7e-6  # a step's hooks and mode, beyond what is timed inside (seen on a 2 GHz core)
@@ -89,7 +90,8 @@ class BlackBox:
         self._held = 0
         self._states: list[_State] = []
         self._kept: dict[str, tuple[Path, str]] = {}  # kind: file, name of its state
-        self._spike = 0.0
+        self._spike: tuple[int, float] | None = None
+        self._skipped: set[int] = set()  # steps that a gradient scaler skipped
         self._alarms: dict[int, Alarm] = {}
         self._alarm: tuple[int, str, str] | None = None
         self._clone = False
@@ -223,10 +225,11 @@ class BlackBox:
         if found is None or (self._alarm is not None and self._alarm[1] == "nonfinite"):
             return
         if found[0] == "spike":
-            if "spike" in self._kept and value < SPIKE_GROWTH * self._spike:
+            before = self._spike
+            if before and (value < SPIKE_GROWTH * before[1] or step - before[0] < SPIKES_APART):
                 return
-            self._spike = value
-        self._alarm = step, *found
+            self._spike = step, value
+        self._alarm = step, found[0], found[1]
 
     def stepped(self, index: int, step: int, skipped: bool) -> None:
         """An optimizer has stepped: one more chunk is whole."""
@@ -254,10 +257,13 @@ class BlackBox:
             self._look_for_edits(self._chunks[-2])
         self._trim()
         self.seconds += _clock() - start
+        if skipped:
+            self._skipped.add(step)
         if self._alarm is not None:
             at, kind, why = self._alarm
             self._alarm = None
-            self.keep(at, kind, why)
+            if kind != "nonfinite" or at not in self._skipped:  # that is what a scaler is for
+                self.keep(at, kind, why)
 
     def upkeep(self, bare_s: float, steps: int) -> float:
         """Seconds spent since the last call; judges whether holding batches is too dear.

@@ -5,8 +5,9 @@ Two doors let data into a step. The model is called with a batch; and between it
 it hands every outside value to a handler, and puts what the handler returns in its place. The black
 box keeps the values, a replay puts the kept ones back.
 
-A value is from outside if it is a number, or a tensor that carries no gradient and was not computed
-inside the step itself.
+A value is from outside if it is a number, or a tensor that does not depend on the models. What a
+script computes of such values alone, shuffling or one-hot codes say, passes unseen: only where they
+meet the models do they count.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SILENT = ("__get__", "backward")
 
 
 class Handler(Protocol):
-    """Gets the outside values of each call; ``None`` in a list stands for one from inside."""
+    """Gets the outside values of each call; ``None`` stands for one that depends on a model."""
 
     def model_called(self, root: int, leaves: list[Any]) -> Sequence[Any] | None:
         """A model is called; returns what to call it with instead, or None."""
@@ -130,19 +131,20 @@ class Feed:
         self._look(args, leaves)
         if kwargs:
             self._look(kwargs, leaves)
-        for leaf in leaves:
-            if leaf is not None:
-                instead = self._handler.function_called(name, leaves)
-                if instead is not None:
-                    values = iter(instead)
-                    args, kwargs = _rebuilt(args, values), _rebuilt(kwargs, values)
-                break
+        inside = sum(leaf is None for leaf in leaves)
+        if not inside:
+            return func(*args, **kwargs)
+        if inside < len(leaves):
+            instead = self._handler.function_called(name, leaves)
+            if instead is not None:
+                values = iter(instead)
+                args, kwargs = _rebuilt(args, values), _rebuilt(kwargs, values)
         out = func(*args, **kwargs)
         self._derive(out)
         return out
 
     def _derive(self, value: Any) -> None:
-        """Remembers results without gradients: they are no values from outside."""
+        """Remembers results that carry no gradient but depend on a model."""
         if isinstance(value, Tensor):
             if not value.requires_grad:
                 self._derived[value] = True

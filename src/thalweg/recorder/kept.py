@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,19 @@ from thalweg.errors import ThalwegError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FOLDER", "KINDS", "Kept", "kept_name", "list_kept", "read", "state_name", "write"]
+__all__ = [
+    "FOLDER",
+    "KEPT_NAME",
+    "KINDS",
+    "STATE_NAME",
+    "Kept",
+    "kept_name",
+    "list_kept",
+    "read",
+    "read_meta",
+    "state_name",
+    "write",
+]
 
 FOLDER = "blackbox"
 #: From the most telling on.
@@ -125,20 +137,35 @@ def _strided() -> Any:
     return torch.strided
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """The JSON in a file of the black box; no tensor is read.
+
+    Raises:
+        ThalwegError: if it is missing or damaged.
+    """
+    return _open(path, "np", lambda file: {})[1]
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON of a file of the black box.
 
     Raises:
         ThalwegError: if it is missing or damaged.
     """
+    return _open(path, "pt", lambda file: {n: file.get_tensor(n) for n in file.keys()})
+
+
+def _open(
+    path: Path, framework: str, tensors: Callable[[Any], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             meta = json.loads(file.metadata()[_META])
             if not isinstance(meta, dict):
                 raise ValueError("its metadata is no object")
-            return {name: file.get_tensor(name) for name in file.keys()}, meta
+            return tensors(file), meta
     except FileNotFoundError:
         raise ThalwegError(
             f"{path}: expected a file of the black box; there is none. Was the run copied whole?"

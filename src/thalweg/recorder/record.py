@@ -102,10 +102,20 @@ class Recording:
 class _Silent(Recording):
     """Stands in for a recording in a script that is being replayed: it records nothing."""
 
-    step, overhead, optimizers_seen = 0, float("nan"), 0
-
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def step(self) -> int:
+        return 0
+
+    @property
+    def overhead(self) -> float:
+        return float("nan")
+
+    @property
+    def optimizers_seen(self) -> int:
+        return 0
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None: ...
     def event(self, event: str, **fields: Any) -> None: ...

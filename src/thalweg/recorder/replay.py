@@ -167,6 +167,8 @@ class _Again:
         self._optimizers: list[Optimizer] = []
         self._counts: dict[int, int] = {}
         self._in_step = False
+        self._inner: set[int] = set()
+        self._left_out: list[str] = []  # functions of the step under way that were not called again
         self._losses = 0
         self._departs: str | None = None
         self._complete = False
@@ -264,6 +266,7 @@ class _Again:
         """The next kept event, which must be of a kind; functions not called again are skipped."""
         events = self._events
         while self._event < len(events) and events[self._event][0] == "function" != kind:
+            self._left_out.append(events[self._event][1])
             self._event += 1
         if self._event >= len(events):
             # The last step is half done only where an exception ended it.
@@ -306,6 +309,7 @@ class _Again:
             if kind != "function":
                 return None
             if rest[0] == name and _alike(rest[1], leaves):
+                self._left_out += [event[1] for event in events[self._event : i]]
                 self._event = i + 1
                 values = self._values(rest[1])
                 if self._walk is not None:
@@ -338,11 +342,13 @@ class _Again:
         self._losses += 1
         if kept is not None and loss is not None and loss.hex() != kept:
             was = float.fromhex(kept)
-            self._depart(f"the loss is {loss!r}, in the recording it was {was!r}")
+            left_out = f"; not called again: {', '.join(self._left_out)}" if self._left_out else ""
+            self._depart(f"the loss is {loss!r}, in the recording it was {was!r}{left_out}")
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Gives the optimizer its recorded settings."""
         if self._in_step:
+            self._inner.add(id(optimizer))  # inside the step of another that wraps it
             return None
         self._in_step = True
         if self._feed is None:
@@ -361,7 +367,7 @@ class _Again:
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """One kept step is through."""
-        if id(optimizer) not in self._counts and id(optimizer) in self._trained.ignored:
+        if id(optimizer) in self._inner:
             return
         self._stepped(optimizer, skipped=False)
 
@@ -388,7 +394,7 @@ class _Again:
             self._depart("another optimizer steps, or a step is skipped, than before", stop=True)
         if self._walk is not None:
             self._walk.after_step(index)
-        self._chunk, self._event = self._chunk + 1, 0
+        self._chunk, self._event, self._left_out = self._chunk + 1, 0, []
         if self._chunk >= len(self._chunks):
             self._complete = True
             raise _Done
@@ -428,6 +434,7 @@ class _Again:
             return
         if self._walk is None:
             self._walk = Walk(self._trained.models, self._optimizers)
+            self._walk.begin(step)
             self._walk.open()
         self._walk.begin(step)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from thalweg.instruments import activation_rms, grad_norm
-from thalweg.numerics import norms
+from thalweg.instruments import activation_rms
 from thalweg.recorder.discovery import labels, parameter_names
 from thalweg.recorder.modes import pop_mode, push_mode
 
@@ -104,6 +104,7 @@ class Walk:
         self._readers = WeakIdKeyDictionary()
         self._mode = _Operations(self)
         self._open = False
+        self._computing = False  # between a model's call and backward: clipping comes after
 
     def open(self) -> None:
         """Puts hooks and mode in place."""
@@ -111,7 +112,7 @@ class Walk:
         for name, module in self._modules:
             leaf = next(module.children(), None) is None
             self._handles += [
-                module.register_forward_pre_hook(lambda m, a, n=name: self._path.append(n)),
+                module.register_forward_pre_hook(lambda m, a, n=name: self._module_called(n)),
                 module.register_forward_hook(
                     lambda m, a, out, n=name, leaf=leaf: self._module_returned(n, m, out, leaf),
                 ),
@@ -132,8 +133,9 @@ class Walk:
     # -- the course of a step ------------------------------------------------------------------
 
     def begin(self, step: int) -> None:
-        """A step begins."""
-        self.moments.append(Moment(step))
+        """A step begins, or the next optimizer's part of it."""
+        if not self.moments or self.moments[-1].step != step:
+            self.moments.append(Moment(step))
         self._path.clear()
 
     def fed(self, what: str, values: Sequence[Any]) -> None:
@@ -149,6 +151,7 @@ class Walk:
 
     def backward(self, root: Any, loss: float | None) -> None:
         """Backward has run from ``root``."""
+        self._computing = False
         if not self.moments:
             return
         if loss is not None:
@@ -162,24 +165,27 @@ class Walk:
         """An optimizer is about to step."""
         if self.moments:
             self._before = [p.detach().clone() for p in self._params[index]]
-            each = grad_norm(self._params[index]).each.tolist()
-            self.moments[-1].grad_norm.update(zip(self._names[index], each, strict=True))
+            for name, p in zip(self._names[index], self._params[index], strict=True):
+                if p.grad is not None:
+                    self.moments[-1].grad_norm[name] = _norm(p.grad)
 
     def after_step(self, index: int) -> None:
         """It has."""
         if not self.moments:
             return
-        now, names = self._params[index], self._names[index]
-        if len(self._before) == len(now):
-            moved = [p.detach() - b for p, b in zip(now, self._before, strict=True)]
-            each = norms(moved).each.tolist()
-            self.moments[-1].update_norm.update(zip(names, each, strict=True))
-        each = norms([p.detach() for p in now]).each.tolist()
-        self.moments[-1].weight_norm.update(zip(names, each, strict=True))
+        moment, before = self.moments[-1], self._before
+        for i, (name, p) in enumerate(zip(self._names[index], self._params[index], strict=True)):
+            moment.weight_norm[name] = _norm(p)
+            if i < len(before):
+                moment.update_norm[name] = _norm(p.detach() - before[i])
         self._before = []
         self._check_weights()
 
     # -- what hooks tell -----------------------------------------------------------------------
+
+    def _module_called(self, name: str) -> None:
+        self._path.append(name)
+        self._computing = True
 
     def _module_returned(self, name: str, module: nn.Module, out: Any, leaf: bool) -> None:
         if name in self._path:
@@ -189,13 +195,17 @@ class Walk:
         if not torch.is_grad_enabled() or not self.moments:
             return
         moment = self.moments[-1]
+        self._computing = False  # what is computed here is ours
         if name not in moment.activation_rms:
-            moment.activation_rms[name] = float(activation_rms(out.detach()))
+            moment.activation_rms[name] = float(activation_rms(out.detach().double()))
+        self._computing = True
         self._check(out, "forward", name, f"the output of {type(module).__name__}")
 
     def operation(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         """A torch function has run, in the model or on its output."""
-        if not self.moments or not torch.is_grad_enabled() or name == "backward":
+        if not self._computing or not self.moments or not torch.is_grad_enabled():
+            return
+        if name == "backward":
             return
         inputs = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         where = self._path[-1] if self._path else ""
@@ -215,13 +225,9 @@ class Walk:
             if t.requires_grad and t not in self._readers:
                 readers: list[str] = []
                 self._readers[t] = readers
-                t.register_hook(
-                    lambda g, label=_called(where, name), readers=readers: self._gradient(
-                        g, label, readers
-                    )
-                )
+                t.register_hook(partial(self._gradient, _called(where, name), readers))
 
-    def _gradient(self, gradient: Tensor, label: str, readers: list[str]) -> None:
+    def _gradient(self, label: str, readers: list[str], gradient: Tensor) -> None:
         through = f" through {', '.join(dict.fromkeys(readers))}" if readers else ""
         self._check(gradient, "backward", label, f"the gradient that comes back{through}")
 
@@ -254,6 +260,13 @@ class _Operations(TorchFunctionMode):
         if name != "__get__":
             self._walk.operation(name, args, kwargs or {}, out)
         return out
+
+
+def _norm(t: Tensor) -> float:
+    """In double precision: the norm of what is finite is finite."""
+    t = t.detach()
+    dtype = torch.complex128 if t.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm(t, dtype=dtype))
 
 
 def _called(where: str, name: str) -> str:
