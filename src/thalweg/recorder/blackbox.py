@@ -84,6 +84,7 @@ class BlackBox:
         self._optimizers: list[Optimizer] = []
         self._gradients = False
         self._training: list[bool] = []
+        self._versions: list[int] = []
         self._chunks: list[_Chunk] = []
         self._first = 0  # number of the first chunk held
         self._now = _Chunk()
@@ -148,11 +149,18 @@ class BlackBox:
         """Takes the hooks away; no file is touched."""
         if self._feed is not None:
             self._feed.close()
+            self._versions = self._weight_versions()
 
     def resume(self) -> None:
-        """Puts them back."""
+        """Puts them back; if the weights have moved meanwhile, what is held leads nowhere."""
         if self._feed is not None:
             self._feed.open()
+            if self._versions != self._weight_versions():
+                self._now = _Chunk(step=self._now.step)
+                self._forget()
+
+    def _weight_versions(self) -> list[int]:
+        return [p._version for o in self._optimizers for g in o.param_groups for p in g["params"]]
 
     def close(self) -> None:
         """Ends it: states that belong to no kept steps are deleted."""
