@@ -41,7 +41,7 @@ SPIKE_GROWTH = 2.0  # a later spike is kept instead of an earlier one if it is t
 SPIKES_APART = 128  # and that many steps later: a divergence is told by its first
 PROBATION = 32  # steps after which the price of holding batches is judged
 SHARE = 1 / 3  # of the time budget that holding them may take
-HOOKS_S = 7e-6  # a step's hooks and mode, beyond what is timed inside (seen on a 2 GHz core)
+HOOKS_S = 10e-6  # a step's hooks and mode, beyond what is timed inside (seen on a 2 GHz core)
 
 
 @dataclass
@@ -245,17 +245,11 @@ class BlackBox:
             return
         start = _clock()
         self._feed.rest()
-        optimizer, now = self._optimizers[index], self._now
-        groups = []
-        for i, group in enumerate(optimizer.param_groups):
-            new = settings(group)
-            # Settings rarely change; tensors among them (a learning rate) may be edited in place.
-            if any(isinstance(v, Tensor) for v in new.values()):
-                new = {k: v.clone() if isinstance(v, Tensor) else v for k, v in new.items()}
-            elif self._settings.get((index, i)) == new:
-                new = self._settings[index, i]
-            self._settings[index, i] = new
-            groups.append(new)
+        now = self._now
+        groups = [
+            self._group(index, i, group)
+            for i, group in enumerate(self._optimizers[index].param_groups)
+        ]
         now.events.append(("step", index, groups, skipped))
         now.step = step
         self._chunks.append(now)
@@ -272,6 +266,20 @@ class BlackBox:
             self._alarm = None
             if kind != "nonfinite" or at not in self._skipped:  # that is what a scaler is for
                 self.keep(at, kind, why)
+
+    def _group(self, index: int, i: int, group: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a param group; the same object for as long as they do not change."""
+        values = [v for k, v in group.items() if k != "params"]
+        last = self._settings.get((index, i))
+        # A learning rate kept in a tensor may be edited in place: it is never the same.
+        if last is not None and last[0] == values:
+            return last[1]
+        new = settings(group)
+        tensors = any(isinstance(v, Tensor) for v in new.values())
+        if tensors:
+            new = {k: v.clone() if isinstance(v, Tensor) else v for k, v in new.items()}
+        self._settings[index, i] = (None if tensors else values), new
+        return new
 
     def upkeep(self, bare_s: float, steps: int) -> float:
         """Seconds spent since the last call; judges whether holding batches is too dear.

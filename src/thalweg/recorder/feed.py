@@ -105,7 +105,8 @@ class Feed:
                 self._pushed = False
             leaves: list[Any] = []
             self._look(args, leaves, top=True)
-            self._look(kwargs, leaves, top=True)
+            if kwargs:
+                self._look(kwargs, leaves, top=True)
             instead = self._handler.model_called(index, leaves)
             if instead is None:
                 return None
@@ -124,8 +125,10 @@ class Feed:
 
     def function(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a torch function that was called in the window after a model's return."""
-        name = getattr(func, "__name__", str(func))
-        if not self._live or name in _SILENT or not torch.is_grad_enabled():
+        if not self._live:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in _SILENT or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         leaves: list[Any] = []
         self._look(args, leaves)
@@ -157,23 +160,26 @@ class Feed:
 
     def _look(self, value: Any, leaves: list[Any], *, top: bool = False) -> None:
         """Appends the tensors and numbers in a value, None for those from inside."""
-        if isinstance(value, Tensor):
+        kind = type(value)
+        if kind is Tensor or isinstance(value, Tensor):
             inside = (
                 value.requires_grad
-                or isinstance(value, nn.Parameter)
+                or kind is nn.Parameter
                 or (bool(self._derived) and value in self._derived)
             )
             leaves.append(None if inside else value)
+        elif value is None or kind is str:
+            return
         elif isinstance(value, int | float):
             leaves.append(value)
         elif isinstance(value, list | tuple):
             for inner in value:
                 self._look(inner, leaves, top=top)
-        elif isinstance(value, Mapping):
+        elif kind is dict or isinstance(value, Mapping):
             for inner in value.values():
                 self._look(inner, leaves, top=top)
-        elif top and hasattr(value, "__dict__") and not isinstance(value, type):
-            self.opaque.add(type(value).__name__)
+        elif top and hasattr(value, "__dict__") and kind is not type:
+            self.opaque.add(kind.__name__)
 
 
 class _Window(TorchFunctionMode):
