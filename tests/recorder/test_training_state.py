@@ -34,7 +34,7 @@ def _train(model, optimizer, steps):
         loss.backward()
         return loss
 
-    return [float(optimizer.step(closure)) for _ in range(steps)]
+    return [optimizer.step(closure).item() for _ in range(steps)]
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "LBFGS"])

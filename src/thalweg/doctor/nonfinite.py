@@ -44,7 +44,7 @@ def nonfinite(run: Run) -> list[Diagnosis]:
     kept = [k for k in list_kept(run.path) if k.kind == "nonfinite"]
     if kept:
         text = f"the black box kept the steps up to {kept[0].step}; a replay names the operation"
-        evidence.append(Evidence(text, (kept[0].step,)))
+        evidence.append(Evidence(text))
     symptom = f"values are not finite from step {step} on" + (f", first in {source}" if source else
                                                              "")  # fmt: skip
     return [
