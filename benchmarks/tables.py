@@ -98,11 +98,44 @@ def curvature() -> list[list[str]]:
     return rows
 
 
+def crashes() -> list[list[str]]:
+    """Kills, a full disk, damaged and foreign directories."""
+    result, damaged = _load("crashes"), _load("damaged_runs")
+    kills, disk = result["kill"], result["full_disk"]
+    torn, strange = damaged["damaged"], damaged["foreign"]
+    return [
+        ["what", "seen"],
+        [
+            f"{kills['kills']} × `kill -9` at random moments",
+            f"{kills['lost_flushed_steps']} of {kills['flushed_steps']:,} flushed steps lost; the "
+            f"oldest step lost was {kills['oldest_lost_s']:.2f} s old; "
+            f"{kills['verbs_failed']} of {kills['verbs_run']} readings failed",
+        ],
+        [
+            f"full disk ({disk['disk']})",
+            f"exit code {disk['exit_code']}, output of the script "
+            f"{'the same' if disk['same_output'] else 'changed'}, {disk['warnings']} warning, "
+            f"{disk['tracebacks']} tracebacks",
+        ],
+        [
+            "one file cut, overwritten, emptied, zeroed, replaced or deleted",
+            f"{torn['cases']} damaged runs, {torn['readings']:,} readings, "
+            f"{torn['failed']} with anything but a message",
+        ],
+        [
+            "what is no run, read and recorded onto",
+            f"{strange['cases']} kinds, {strange['readings']} attempts, {strange['failed']} with "
+            f"anything but a message, {strange['touched']} changed",
+        ],
+    ]
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
     "read": read,
     "curvature": curvature,
+    "crashes": crashes,
 }
 
 

@@ -157,6 +157,7 @@ def test_unknown_names_list_the_nearest(tmp_path):
         (b"[]", "another kind"),
         (b'{"kind": "mlflow"}', "another kind"),
         (b'{"kind": "thalweg.run", "schema_version": 2}', "schema_version 2"),
+        (b'{"kind": "thalweg.run", "schema_version": 1, "segments": 3}', "'segments' to be a list"),
     ],
 )
 def test_a_directory_that_is_no_run_says_so(tmp_path, content, says):

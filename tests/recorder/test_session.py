@@ -461,6 +461,38 @@ def test_a_fault_of_the_recorder_never_reaches_the_training(run_dir, monkeypatch
     assert run.table("grad_norm").to_pylist()[0]["status"].startswith("unsupported:")
 
 
+def _fail(*args, **kwargs):
+    raise ValueError("odd tensor")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("activations.activation_rms", ("activation_rms", "unsupported:ValueError")),
+        ("loss_tape.LossTape._hold", ("loss_closure", "ValueError")),
+        ("loss_tape.LossTape._write", ("loss_closure", "cannot be written down: ValueError")),
+    ],
+)
+def test_a_fault_inside_a_hook_never_reaches_the_training(run_dir, monkeypatch, where, said):
+    monkeypatch.delenv("THALWEG_DEBUG")
+    monkeypatch.setattr(f"thalweg.recorder.{where}", _fail)
+    x, y = _digits()
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+    with thalweg.record(model, sgd, run_dir, overhead=EVERYTHING):
+        for _ in range(6):
+            sgd.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            sgd.step()
+    run = thalweg.Run(run_dir)
+    assert run.series("loss")[0].tolist() == [1, 2, 3, 4, 5, 6]
+    name, status = said
+    if name == "loss_closure":
+        assert status in run.header[name]
+    else:
+        assert any(status in s for s in run.table(name)["status"].to_pylist())
+
+
 def test_torchscript_and_tracing_still_work_inside(run_dir):
     with thalweg.record(out=run_dir):
         scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))

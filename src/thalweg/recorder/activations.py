@@ -63,6 +63,7 @@ class ActivationCapture:
         values: the statistics, 0-d tensors, not yet on the host.
         fired: modules whose hooks ran since ``open``.
         seconds: what watching cost inside the step, for the budget.
+        failure: a fault of ours since ``open``: hooks run inside the training and must not raise.
     """
 
     def __init__(
@@ -93,11 +94,12 @@ class ActivationCapture:
         self.values: list[Tensor] = []
         self.fired = 0
         self.seconds = 0.0
+        self.failure: Exception | None = None
 
     def open(self) -> None:
         """Registers the hooks for one step."""
         self.codes, self.values = [], []
-        self.fired, self.seconds = 0, 0.0
+        self.fired, self.seconds, self.failure = 0, 0.0, None
         self._seen.clear()
         self._path.clear()
         self._visits.clear()
@@ -177,9 +179,14 @@ class ActivationCapture:
     def _keep(self, instrument: str, part: str, measure: Callable[[], Tensor]) -> None:
         start = perf_counter()
         code = self._series(instrument, part)
-        if code not in self.codes:
-            self.codes.append(code)
-            self.values.append(measure())
+        if code not in self.codes and self.failure is None:
+            try:
+                value = measure()
+            except Exception as error:  # an odd kind of tensor, or no memory
+                self.failure = error
+            else:
+                self.codes.append(code)
+                self.values.append(value)
         self.seconds += perf_counter() - start
 
 

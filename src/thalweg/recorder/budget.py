@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 __all__ = ["Budget"]
 
-# Recording also costs what no clock inside it sees: the way into each hook, colder caches, a share
-# of the garbage collection. The first is booked per step (seen by switching the hooks on and off in
-# one process, 2 GHz core); the rest is what headroom is left for.
+# Recording also costs what no clock inside it sees: the way into each hook, colder caches, a heap
+# that the training finds in another state, a share of the garbage collection. The first is booked
+# per step (seen by switching the hooks on and off in one process, 2 GHz core); the rest is what
+# headroom is left for: on short steps it comes to nearly as much again as what is seen.
 UNSEEN_S = 12e-6
-HEADROOM = 0.65
+HEADROOM = 0.5
 WARM_UP = 4  # runs of a unit
 
 

@@ -88,6 +88,8 @@ class Captures:
         self._budget.charge("activations", perf_counter() - start + self._activations.seconds)
 
     def _send_activations(self, capture: ActivationCapture, at: float) -> None:
+        if capture.failure is not None:
+            raise capture.failure
         if capture.values:
             self._scalars.add_many(self._store.step, at, capture.codes, capture.values)
         elif capture.fired == 0:

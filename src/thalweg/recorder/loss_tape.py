@@ -176,13 +176,11 @@ class LossTape:
     def backward(self, root: Any, scale: Tensor | None) -> None:
         """Notes a scalar on which backward ran, and what a gradient scaler multiplied it by."""
         if not isinstance(root, Tensor) or root.numel() != 1:
-            self._fail("backward ran on something that is not a scalar")
+            self.fail("backward ran on something that is not a scalar")
             return
         slot = self._slots.get(root)
         if slot is None:
-            self._fail(
-                "backward ran on a tensor that was not seen computed from the model's output"
-            )
+            self.fail("backward ran on a tensor that was not seen computed from the model's output")
             return
         self._roots.append((slot, None if scale is None else scale.detach().clone()))
 
@@ -199,7 +197,7 @@ class LossTape:
             return
         name = getattr(func, "__name__", str(func))
         if name == "__setitem__" and args[0] in self._slots:
-            self._fail("the script writes into a tensor that depends on the model's output")
+            self.fail("the script writes into a tensor that depends on the model's output")
         tensors = _tensors(out)
         if tensors:
             self._write(func, args, kwargs, tensors, name)
@@ -210,11 +208,15 @@ class LossTape:
     def _model_called(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         self._depth += 1
         if self._depth == 1:
-            self._pending = tree_map(self._hold, (args, kwargs))
+            try:
+                self._pending = tree_map(self._hold, (args, kwargs))
+            except Exception as error:  # ours: the training must not see it
+                self._pending = None
+                self.fail(f"the inputs of {type(model).__name__} cannot be kept: {error!r}")
 
     def _model_returned(self, model: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         self._depth = max(0, self._depth - 1)
-        if self._depth == 0 and torch.is_grad_enabled():
+        if self._depth == 0 and self._pending is not None and torch.is_grad_enabled():
             args, kwargs = self._pending
             self._append(model, args, kwargs, _tensors(out), type(model).__name__)
 
@@ -248,7 +250,8 @@ class LossTape:
             return _Slot(self._slots[x])
         return x if x in self._params else x.detach().requires_grad_(x.requires_grad and x.is_leaf)
 
-    def _fail(self, why: str) -> None:
+    def fail(self, why: str) -> None:
+        """Notes why there will be no closure; the first reason counts."""
         self._failure = self._failure or why
 
 
@@ -264,7 +267,12 @@ class _Recording(TorchFunctionMode):
         out = func(*args, **kwargs)
         self._tape.watched += 1
         if torch.is_grad_enabled():
-            self._tape.called(func, args, kwargs, out)
+            try:
+                self._tape.called(func, args, kwargs, out)
+            except Exception as error:  # ours: the training must not see it
+                self._tape.fail(
+                    f"{getattr(func, '__name__', func)} cannot be written down: {error!r}"
+                )
         return out
 
 

@@ -13,6 +13,16 @@ from thalweg.errors import ThalwegError
 
 __all__ = ["list_events", "newest_run", "read_events", "read_header"]
 
+# What readers rely on, where it is there at all.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "created": str,
+    "status": str,
+    "segments": list,
+    "optimizers": list,
+    "models": list,
+    "instruments": list,
+    "overhead": (dict, type(None)),
+}
 _EVENTS_NAME = re.compile(r"events(-r\d+)?\.jsonl")
 
 
@@ -47,6 +57,13 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ThalwegError(
             f"{path}: run.json has schema_version {version!r}; this Thalweg reads 1. Update it"
         )
+    for key, kinds in _TYPES.items():
+        if key in header and not isinstance(header[key], kinds):
+            wanted = kinds[0] if isinstance(kinds, tuple) else kinds
+            raise ThalwegError(
+                f"{path / 'run.json'}: expected {key!r} to be a {wanted.__name__}; got "
+                f"{type(header[key]).__name__}. Restore run.json from a copy of the run"
+            )
     return header
 
 

@@ -108,7 +108,8 @@ def _finish(recording: Recording, status: str) -> None:
             message = (
                 "no torch.optim optimizer ever stepped in this process, so there is nothing to "
                 "show. A script that starts its workers itself is recorded under torchrun: "
-                "torchrun --nproc-per-node N -m thalweg record SCRIPT"
+                "torchrun --nproc-per-node N -m thalweg record SCRIPT. One that changes its "
+                "weights by hand cannot be recorded: step a torch.optim optimizer instead"
             )
         store.event("no optimizer stepped", recording.step, message=message)
         store.warn(message)
