@@ -16,7 +16,7 @@ import torch
 import thalweg
 from thalweg.recorder.kept import list_kept
 from thalweg.recorder.replay import replay
-from thalweg.recorder.script import record_script
+from thalweg.recorder.script import record_script, run_file
 
 HEAD = """
 import math, sys, torch, torch.nn.functional as F
@@ -232,3 +232,22 @@ def test_a_spike_is_kept_and_the_run_goes_on(recorded):
     done = replay(run, at=81)
     assert (done.kind, done.departs, done.bad) == ("spike", None, None)
     assert sum(done.moments[-1].losses) > 100 * sum(done.moments[-2].losses)
+
+
+def test_a_script_that_records_itself_is_replayed_unrecorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    body = textwrap.indent(MLP[MLP.index("for step") :], "    ")
+    body = body.replace(
+        "        optimizer.step()\n", '        optimizer.step()\n        run.log({"a": 1})\n'
+    )
+    start = 'import thalweg\nwith thalweg.record(model, optimizer, "run", overhead=50.0) as run:\n'
+    Path("own.py").write_text(HEAD + MLP[: MLP.index("for step")] + start + body)
+    sys.argv = ["own.py"]
+    run_file(Path("own.py"), ["own.py"])
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    done = replay(tmp_path / "run")
+    assert (done.kind, done.step, done.departs) == ("nonfinite", 42, None)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before

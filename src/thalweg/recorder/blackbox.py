@@ -14,20 +14,20 @@ copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter as _clock
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from thalweg.recorder.alarm import Alarm
 from thalweg.recorder.feed import Feed
+from thalweg.recorder.held_steps import Chunk, HeldSteps, packed
 from thalweg.recorder.kept import FOLDER, kept_name, state_name, write
 from thalweg.recorder.store import Store
-from thalweg.recorder.training_state import digest, encode, gather, settings
+from thalweg.recorder.training_state import digest, gather
 
 __all__ = ["DEFAULT_MB", "BlackBox"]
 
@@ -42,15 +42,6 @@ SPIKES_APART = 128  # and that many steps later: a divergence is told by its fir
 PROBATION = 32  # steps after which the price of holding batches is judged
 SHARE = 1 / 3  # of the time budget that holding them may take
 HOOKS_S = 10e-6  # a step's hooks and mode, beyond what is timed inside (seen on a 2 GHz core)
-
-
-@dataclass
-class _Chunk:
-    """What fed one step of one optimizer."""
-
-    events: list[Any] = field(default_factory=list)
-    bytes: int = 0
-    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,21 +76,14 @@ class BlackBox:
         self._gradients = False
         self._training: list[bool] = []
         self._versions: list[int] = []
-        self._chunks: list[_Chunk] = []
-        self._first = 0  # number of the first chunk held
-        self._now = _Chunk()
-        self._held = 0
+        self._held = HeldSteps(())
         self._states: list[_State] = []
         self._kept: dict[str, tuple[Path, str]] = {}  # kind: file, name of its state
         self._spike: tuple[int, float] | None = None
         self._skipped: set[int] = set()  # steps that a gradient scaler skipped
         self._alarms: dict[int, Alarm] = {}
         self._alarm: tuple[int, str, str] | None = None
-        self._clone = False
-        self._settings: dict[tuple[int, int], Any] = {}
-        self._devices: list[torch.device] = []
         self._spent = 0.0
-        self._begun = 0.0
         self._told_of_gap = False
 
     # -- the recorder's side -------------------------------------------------------------------
@@ -127,12 +111,10 @@ class BlackBox:
         """
         self._models, self._optimizers = list(models), list(optimizers)
         self._gradients = gradients
-        params = [p for o in optimizers for g in o.param_groups for p in g["params"]]
-        self._devices = [d for d in {p.device for p in params} if d.type == "cuda"]
+        self._held = HeldSteps(optimizers)
         self._training = [root.training for root in roots]
         self._feed = Feed(roots, self, self._training)
         self._feed.open()
-        self._begun = _clock()
 
     def stop(self, why: str) -> None:
         """Lets go of everything; ``why`` is noted once."""
@@ -141,7 +123,7 @@ class BlackBox:
             self._feed = None
         if not self.why_not:
             self.why_not = why
-            self._store.event("black box off", self._now.step, why=why)
+            self._store.event("black box off", self._held.now.step, why=why)
             self._store.describe(blackbox=why)
         self._forget()
 
@@ -156,7 +138,7 @@ class BlackBox:
         if self._feed is not None:
             self._feed.open()
             if self._versions != self._weight_versions():
-                self._now = _Chunk(step=self._now.step)
+                self._held.now = Chunk(step=self._held.now.step)
                 self._forget()
 
     def _weight_versions(self) -> list[int]:
@@ -182,15 +164,13 @@ class BlackBox:
     def model_called(self, root: int, leaves: list[Any]) -> None:
         """Holds the arguments of a model and the random state."""
         start = _clock()
-        state = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._devices)]
-        self._now.bytes += 5056
-        self._now.events.append(("model", root, self._hold(leaves), state))
+        self._held.model_called(root, leaves)
         self.seconds += _clock() - start
 
     def function_called(self, name: str, leaves: list[Any]) -> None:
         """Holds what a torch function combines the model's output with."""
         start = _clock()
-        self._now.events.append(("function", name, self._hold(leaves)))
+        self._held.function_called(name, leaves)
         self.seconds += _clock() - start
 
     def backward(self, loss: Tensor | None) -> None:
@@ -199,26 +179,13 @@ class BlackBox:
             return
         start = _clock()
         self._feed.pause()
-        self._now.events.append(("backward", loss))
+        self._held.backward(loss)
         self.seconds += _clock() - start
 
     def before_step(self) -> None:
         """Nothing that feeds the step comes after this, but for closures."""
         if self._feed is not None:
             self._feed.rest()
-
-    def _hold(self, leaves: list[Any]) -> list[Any]:
-        held: list[Any] = []
-        for leaf in leaves:
-            if not isinstance(leaf, Tensor):
-                held.append(leaf)
-                continue
-            self._now.bytes += leaf.numel() * leaf.element_size()
-            if self._clone or leaf.is_inference():
-                held.append((leaf.detach().clone(), 0))
-            else:
-                held.append((leaf, leaf._version))
-        return held
 
     # -- the end of a step ---------------------------------------------------------------------
 
@@ -245,18 +212,10 @@ class BlackBox:
             return
         start = _clock()
         self._feed.rest()
-        now = self._now
-        groups = [
-            self._group(index, i, group)
-            for i, group in enumerate(self._optimizers[index].param_groups)
-        ]
-        now.events.append(("step", index, groups, skipped))
-        now.step = step
-        self._chunks.append(now)
-        self._held += now.bytes
-        self._now = _Chunk(step=step)
-        if len(self._chunks) > 1:
-            self._look_for_edits(self._chunks[-2])
+        self._held.end(index, step, skipped)
+        if len(self._held.chunks) > 1 and not self._held.clone and self._held.chunks[-2].edited():
+            self._held.clone = True  # a buffer that is filled anew for each step, say
+            self._forget()
         self._trim()
         self.seconds += _clock() - start
         if skipped:
@@ -267,20 +226,6 @@ class BlackBox:
             if kind != "nonfinite" or at not in self._skipped:  # that is what a scaler is for
                 self.keep(at, kind, why)
 
-    def _group(self, index: int, i: int, group: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a param group; the same object for as long as they do not change."""
-        values = [v for k, v in group.items() if k != "params"]
-        last = self._settings.get((index, i))
-        # A learning rate kept in a tensor may be edited in place: it is never the same.
-        if last is not None and last[0] == values:
-            return last[1]
-        new = settings(group)
-        tensors = any(isinstance(v, Tensor) for v in new.values())
-        if tensors:
-            new = {k: v.clone() if isinstance(v, Tensor) else v for k, v in new.items()}
-        self._settings[index, i] = (None if tensors else values), new
-        return new
-
     def upkeep(self, bare_s: float, steps: int) -> float:
         """Seconds spent since the last call; judges whether holding batches is too dear.
 
@@ -290,7 +235,7 @@ class BlackBox:
         """
         spent, self.seconds = self.seconds, 0.0
         self._spent += spent
-        number = self._first + len(self._chunks)
+        number = self._held.number
         if self._fraction is not None and self.on and number >= PROBATION and steps and bare_s:
             each, step_s = self._spent / number + HOOKS_S, bare_s / steps
             if each > SHARE * self._fraction * step_s:
@@ -302,9 +247,9 @@ class BlackBox:
 
     def due(self, step: int) -> bool:
         """Whether a state may be written now: enough steps since the last, none in mid-cycle."""
-        if self._feed is None or self._now.events:
+        if self._feed is None or self._held.now.events:
             return False
-        apart = APART_DEVICE if self._devices else APART
+        apart = APART_DEVICE if self._held.devices else APART
         return not self._states or step - self._states[-1].step >= apart
 
     def write_state(self, step: int, scaler: Any, last: int) -> None:
@@ -335,7 +280,7 @@ class BlackBox:
             return
         path = self._store.path / FOLDER / state_name(self._store.rank, self._store.segment, step)
         write(path, tensors, {"step": step, "last": last, **rest})
-        self._states.append(_State(step, self._first + len(self._chunks), path))
+        self._states.append(_State(step, self._held.number, path))
         while len(self._states) > 2:
             self._drop(self._states.pop(0))
         self._trim()
@@ -350,13 +295,13 @@ class BlackBox:
         """
         if self._feed is None:
             return
-        fit = [s for s in self._states if s.step < step and s.chunks >= self._first]
+        fit = [s for s in self._states if s.step < step and s.chunks >= self._held.first]
         early = [s for s in fit if s.step <= step - CONTEXT]
         chosen = early[-1] if early else fit[0] if fit else None
-        chunks = [] if chosen is None else self._chunks[chosen.chunks - self._first :]
-        part = [self._now] if kind == "exception" and self._now.events else []
-        self._now.step = step if part else self._now.step
-        edited = any(self._edited(chunk) for chunk in [*chunks, *part])
+        chunks = [] if chosen is None else self._held.chunks[chosen.chunks - self._held.first :]
+        part = [self._held.now] if kind == "exception" and self._held.now.events else []
+        self._held.now.step = step if part else self._held.now.step
+        edited = any(chunk.edited() for chunk in [*chunks, *part])
         lacking = "no state was written before it" if chosen is None else ""
         lacking = "a batch was written into after its step" if edited else lacking
         if chosen is None or edited or not (chunks or part):
@@ -372,7 +317,7 @@ class BlackBox:
             "step": step,
             "kind": kind,
             "why": why,
-            "chunks": _packed([*chunks, *part], tensors),
+            "chunks": packed([*chunks, *part], tensors),
             "weights": digest(self._models, self._optimizers),
             "training": self._training,
             "opaque": sorted(self._feed.opaque),
@@ -397,77 +342,31 @@ class BlackBox:
 
     def _trim(self) -> None:
         """Drops chunks that lie before the older state, and what the memory cap does not allow."""
-        start = self._states[0].chunks if self._states else self._first
-        self._let_go(start - self._first)
+        start = self._states[0].chunks if self._states else self._held.first
+        self._held.let_go(start - self._held.first)
         room = BATCHES * self._cap
-        if (self._held > room or len(self._chunks) > MOST_STEPS) and len(self._states) > 1:
+        if (self._held.bytes > room or len(self._held.chunks) > MOST_STEPS) and len(
+            self._states
+        ) > 1:
             self._drop(self._states.pop(0))
-            self._let_go(self._states[0].chunks - self._first)
-        if self._held > room or len(self._chunks) > MOST_STEPS:
+            self._held.let_go(self._states[0].chunks - self._held.first)
+        if self._held.bytes > room or len(self._held.chunks) > MOST_STEPS:
             if not self._told_of_gap and self._states:
                 self._told_of_gap = True
                 self._store.event(
-                    "black box gap", self._now.step,
-                    message=f"the batches of {len(self._chunks)} steps fill "
-                    f"{self._held / 2**20:.0f} MB before the budget allows the next state: steps "
-                    "in between cannot be replayed. More --blackbox or --overhead leaves no gap",
+                    "black box gap", self._held.now.step,
+                    message=f"the batches of {len(self._held.chunks)} steps fill "
+                    f"{self._held.bytes / 2**20:.0f} MB before the budget allows the next state: "
+                    "steps in between cannot be replayed. More --blackbox or --overhead: no gap",
                 )  # fmt: skip
             self._forget()
 
-    def _let_go(self, number: int) -> None:
-        if number > 0:
-            self._held -= sum(chunk.bytes for chunk in self._chunks[:number])
-            del self._chunks[:number]
-            self._first += number
-
     def _forget(self) -> None:
         """Drops all that is held."""
-        self._let_go(len(self._chunks))
+        self._held.let_go(len(self._held.chunks))
         while self._states:
             self._drop(self._states.pop())
 
     def _drop(self, state: _State) -> None:
         if all(name != state.path.name for _, name in self._kept.values()):
             state.path.unlink(missing_ok=True)
-
-    def _look_for_edits(self, chunk: _Chunk) -> None:
-        if not self._clone and self._edited(chunk):
-            self._clone = True  # a buffer that is filled anew for each step, say
-            self._forget()
-
-    @staticmethod
-    def _edited(chunk: _Chunk) -> bool:
-        for event in chunk.events:
-            if event[0] in ("model", "function"):
-                for leaf in event[2]:
-                    if type(leaf) is tuple and leaf[0]._version != leaf[1]:
-                        return True
-        return False
-
-
-def _packed(chunks: Sequence[_Chunk], tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Chunks as JSON; their tensors are added to ``tensors``, each once."""
-    known: dict[Any, str] = {}
-
-    def name(t: Tensor) -> str:
-        key = t.data_ptr(), tuple(t.shape), tuple(t.stride()), t.dtype, t.device
-        if key not in known:
-            known[key] = f"t{len(tensors)}"
-            tensors[known[key]] = t
-        return known[key]
-
-    def leaf(value: Any) -> Any:
-        return {"tensor": name(value[0])} if type(value) is tuple else {"value": value}
-
-    def event(kind: str, *rest: Any) -> list[Any]:
-        if kind == "model":
-            root, leaves, state = rest
-            return [kind, root, [leaf(v) for v in leaves], [name(s) for s in state]]
-        if kind == "function":
-            return [kind, rest[0], [leaf(v) for v in rest[1]]]
-        if kind == "backward":
-            return [kind, None if rest[0] is None else float(rest[0]).hex()]
-        index, groups, skipped = rest
-        return [kind, index, [encode(g, f"g{len(tensors)}", tensors) for g in groups], skipped]
-
-    return [{"step": c.step, "events": [event(*e) for e in c.events]} for c in chunks]
