@@ -1,5 +1,8 @@
 """What is from outside a step, and what is not."""
 
+import copy
+import pickle
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -95,3 +98,33 @@ def test_an_argument_that_cannot_be_looked_into_is_named():
     net(Batch())
     feed.close()
     assert feed.opaque == {"Batch"}
+
+
+def test_a_model_is_pickled_and_copied_without_a_trace():
+    model = nn.Sequential(nn.Linear(3, 2))
+    before = pickle.dumps(model)
+    feed, heard = _feed(model)
+    assert pickle.dumps(model) == before
+    other = copy.deepcopy(model)
+    other(torch.ones(1, 3))
+    nn.Sequential(nn.Tanh())(torch.ones(1))
+    assert heard.calls == []
+    model(torch.ones(1, 3))
+    feed.close()
+    assert len(heard.calls) == 1
+    assert "__call__" not in nn.Sequential.__dict__
+
+
+def test_a_fault_of_a_recording_does_not_reach_the_script():
+    faults = []
+
+    class Broken(_Heard):
+        def model_called(self, root, leaves):
+            raise KeyError("ours")
+
+    model = nn.Linear(3, 2)
+    feed = Feed([model], Broken(), [True], faults.append)
+    feed.open()
+    assert model(torch.ones(1, 3)).shape == (1, 2)
+    feed.close()
+    assert [type(f) for f in faults] == [KeyError]

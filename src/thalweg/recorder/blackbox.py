@@ -13,6 +13,7 @@ copied.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ class BlackBox:
         self._skipped: set[int] = set()  # steps that a gradient scaler skipped
         self._alarms: dict[int, Alarm] = {}
         self._alarm: tuple[int, str, str] | None = None
+        self._fault: Exception | None = None
         self._spent = 0.0
         self._told_of_gap = False
 
@@ -113,7 +115,7 @@ class BlackBox:
         self._gradients = gradients
         self._held = HeldSteps(optimizers)
         self._training = [root.training for root in roots]
-        self._feed = Feed(roots, self, self._training)
+        self._feed = Feed(roots, self, self._training, self._failed)
         self._feed.open()
 
     def stop(self, why: str) -> None:
@@ -126,6 +128,12 @@ class BlackBox:
             self._store.event("black box off", self._held.now.step, why=why)
             self._store.describe(blackbox=why)
         self._forget()
+
+    def _failed(self, error: Exception) -> None:
+        """A fault of ours inside the script's own computation: it waits for the step's end."""
+        if os.environ.get("THALWEG_DEBUG"):
+            raise error
+        self._fault = self._fault or error
 
     def pause(self) -> None:
         """Takes the hooks away; no file is touched."""
@@ -210,6 +218,8 @@ class BlackBox:
         """An optimizer has stepped: one more chunk is whole."""
         if self._feed is None:
             return
+        if self._fault is not None:
+            raise self._fault
         start = _clock()
         self._feed.rest()
         self._held.end(index, step, skipped)

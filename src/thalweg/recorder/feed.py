@@ -13,6 +13,7 @@ meet the models do they count.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -55,29 +56,43 @@ class Feed:
     """
 
     def __init__(
-        self, roots: Sequence[nn.Module], handler: Handler, training: Sequence[bool]
+        self,
+        roots: Sequence[nn.Module],
+        handler: Handler,
+        training: Sequence[bool],
+        on_fault: Callable[[Exception], None] | None = None,
     ) -> None:
         self.opaque: set[str] = set()
         self._roots, self._handler, self._training = list(roots), handler, list(training)
-        self._handles: list[Any] = []
+        self._indices = {id(root): i for i, root in enumerate(self._roots)}
+        self._on_fault = on_fault
+        self._wrapped: list[tuple[Any, Any, Any]] = []
         self._inside: nn.Module | None = None
         self._live = self._pushed = False
         self._derived = WeakIdKeyDictionary()
         self._mode = _Window(self)
 
     def open(self) -> None:
-        """Puts the hooks in place."""
-        for index, root in enumerate(self._roots):
-            self._handles += [
-                root.register_forward_pre_hook(self._entering(index), with_kwargs=True),
-                root.register_forward_hook(self._returned),
-            ]
+        """Starts watching.
+
+        The ``__call__`` of the models' classes is wrapped: hooks on the models themselves would go
+        along when the script pickles or copies them.
+        """
+        for cls in {type(root) for root in self._roots}:
+            own = cls.__dict__.get("__call__")
+            wrapper = self._wrapping(cls.__call__)
+            cls.__call__ = wrapper
+            self._wrapped.append((cls, own, wrapper))
 
     def close(self) -> None:
-        """Takes them away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Takes everything away."""
+        for cls, own, wrapper in self._wrapped:
+            if cls.__dict__.get("__call__") is wrapper:  # else someone wrapped it in turn
+                if own is None:
+                    del cls.__call__
+                else:
+                    cls.__call__ = own
+        self._wrapped.clear()
         self.rest()
 
     def pause(self) -> None:
@@ -93,35 +108,55 @@ class Feed:
         if self._derived:
             self._derived.clear()
 
-    def _entering(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
-        def entering(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if self._inside is not None or not torch.is_grad_enabled():
-                return None
-            if module.training != self._training[index]:
-                return None
-            self._inside, self._live = module, False
-            if self._pushed:
-                pop_mode(self._mode)
-                self._pushed = False
-            leaves: list[Any] = []
-            self._look(args, leaves, top=True)
-            if kwargs:
-                self._look(kwargs, leaves, top=True)
-            instead = self._handler.model_called(index, leaves)
-            if instead is None:
-                return None
-            values = iter(instead)
-            return _rebuilt(args, values), _rebuilt(kwargs, values)
+    def _wrapping(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            index = self._indices.get(id(module))
+            if (
+                index is None
+                or self._inside is not None
+                or not self._wrapped
+                or torch.compiler.is_compiling()
+                or not torch.is_grad_enabled()
+                or module.training != self._training[index]
+            ):
+                return original(module, *args, **kwargs)
+            args, kwargs = self._enter(index, args, kwargs)
+            self._inside = module
+            out = original(module, *args, **kwargs)
+            if self._inside is module:
+                self._inside = None
+                self._derive(out)
+                self._live = self._pushed = True
+                push_mode(self._mode)
+            return out
 
-        return entering
+        return call
 
-    def _returned(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._inside is not module:
-            return
-        self._inside = None
-        self._derive(output)
-        self._live = self._pushed = True
-        push_mode(self._mode)
+    def _enter(self, index: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        self._live = False
+        if self._pushed:
+            pop_mode(self._mode)
+            self._pushed = False
+        leaves: list[Any] = []
+        self._look(args, leaves, top=True)
+        if kwargs:
+            self._look(kwargs, leaves, top=True)
+        instead = self._told(self._handler.model_called, index, leaves)
+        if instead is None:
+            return args, kwargs
+        values = iter(instead)
+        return _rebuilt(args, values), _rebuilt(kwargs, values)
+
+    def _told(self, tell: Callable[..., Any], *args: Any) -> Any:
+        """What the handler says; a fault of a recording's own must not reach the script."""
+        if self._on_fault is None:
+            return tell(*args)
+        try:
+            return tell(*args)
+        except Exception as error:
+            self._on_fault(error)
+            return None
 
     def function(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a torch function that was called in the window after a model's return."""
@@ -138,7 +173,7 @@ class Feed:
         if not inside:
             return func(*args, **kwargs)
         if inside < len(leaves):
-            instead = self._handler.function_called(name, leaves)
+            instead = self._told(self._handler.function_called, name, leaves)
             if instead is not None:
                 values = iter(instead)
                 args, kwargs = _rebuilt(args, values), _rebuilt(kwargs, values)
