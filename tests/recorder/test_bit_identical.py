@@ -125,6 +125,7 @@ def test_weights_buffers_optimizer_and_random_state_are_identical(training, run_
     run = thalweg.Run(run_dir)
     assert run.header["status"] == "closed"
     assert len(run.steps) >= STEPS
+    assert run.header["blackbox"] == {"kept": []}  # it was on, and nothing happened
     assert len(run.series("grad_norm")[0]) >= STEPS // 2  # the comparison was not with nothing
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -97,6 +96,12 @@ def test_what_is_missing_is_said(run_dir):
     assert "rank 0 of 4" in page and "resumed" in page
 
 
+def test_code_in_a_treatment_is_marked_and_words_are_not(run_dir):
+    run = record(run_dir, [(0, {("loss", ""): 1.0}, None)])
+    page = render(run, [finding(treatment="Clip: `clip(a < b)` or stop", planned=False)])
+    assert "</b> Clip: <code>clip(a &lt; b)</code> or stop</p>" in page
+
+
 def test_clipping_and_held_learning_rates_are_told(run_dir):
     rows = [(s, {("grad_norm_preclip", ""): 2.0 + s, ("grad_norm", ""): 3.0}, None)
             for s in range(4)]  # fmt: skip
@@ -107,16 +112,15 @@ def test_clipping_and_held_learning_rates_are_told(run_dir):
     assert line["x"] == [0, 3] and line["mid"] == [0.1, 0.1]
 
 
-def test_large_runs_stay_small_and_quick(run_dir):
+def test_large_runs_stay_small(run_dir):
     names = [("grad_norm", f"layers.{k}.weight") for k in range(38)] + [("loss", ""), ("lr", "")]
     spike = {("loss", ""): 777.0}
     rows = [(s, dict.fromkeys(names, 1.0 + s % 7) | (spike if s == 3217 else {}), None)
             for s in range(5000)]  # fmt: skip
     events = [{"time_s": s, "step": s, "event": "skipped step", "why": "inf"} for s in range(5000)]
     run = record(run_dir, rows, events=events)
-    start = time.perf_counter()
-    page = render(run)
-    assert time.perf_counter() - start < 5 and len(page) < 1_000_000
+    page = render(run)  # how long that takes is for `python -m benchmarks.report`
+    assert len(page) < 1_000_000
     assert "5,000 points shown as 600 min–max columns" in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])  # type: ignore[index]
     assert max(data["charts"][0]["lines"][0]["hi"]) == 777.0

@@ -21,6 +21,7 @@ from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
 from thalweg.cli.record import record, split
+from thalweg.cli.replay import replay
 from thalweg.cli.report import report
 from thalweg.cli.show import show
 from thalweg.cli.study import study
@@ -61,6 +62,11 @@ app.command(check, help_epilogue="Example: thalweg check runs/digits")
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(study)
 app.command(almanac)
+app.command(
+    replay,
+    usage="Usage: thalweg replay [OPTIONS] [RUN] [-- SCRIPT [ARGS...]]",
+    help_epilogue="Example: thalweg replay runs/digits --steps 5",
+)
 app.command(version, help_epilogue="Example: thalweg version")
 
 

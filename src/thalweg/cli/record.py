@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 __all__ = ["record", "split"]
 
-_VALUED = ("--out", "-o", "--overhead", "--instruments")
+_VALUED = ("--out", "-o", "--overhead", "--instruments", "--blackbox")
 _FLAGS = ("--overwrite", "--resume", "--help", "-h")
 
 
@@ -19,6 +19,7 @@ def record(
     out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None,
     overhead: float = 0.05,
     instruments: str | None = None,
+    blackbox: float | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
@@ -36,6 +37,9 @@ def record(
         out: run directory; runs/<script>-<time> if left out.
         overhead: share of step time that recording may take.
         instruments: names separated by commas; all cheap ones if left out.
+        blackbox: megabytes for the last steps, kept when something goes wrong,
+            for thalweg replay; 0: none; if left out 512, where the overhead
+            allows it.
         overwrite: replace the run that lies at --out.
         resume: continue the run that lies at --out as a new segment.
     """
@@ -55,6 +59,7 @@ def record(
         out=out,
         overhead=overhead,
         instruments=chosen,
+        blackbox_mb=blackbox,
         overwrite=overwrite,
         resume=resume,
     )

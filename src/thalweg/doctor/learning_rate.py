@@ -224,8 +224,8 @@ def lr_too_low(run: Run) -> list[Diagnosis]:
             "large-learning-rates",
             "The best learning rate lies close below the largest stable one: Haas et al. 2025, "
             "arXiv 2505.22491",
-            f"Raise the learning rate a hundredfold, then double it until the loss gets "
-            f"worse{raised}",
+            "Raise the learning rate a hundredfold (`for g in optimizer.param_groups: "
+            f"g['lr'] *= 100`), then double it until the loss gets worse{raised}",
             False,
         )
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.readings import Series, by_part, finite
+from thalweg.recorder.kept import list_kept
 from thalweg.recorder.run import Run
 
 __all__ = ["nonfinite"]
@@ -40,6 +41,10 @@ def nonfinite(run: Run) -> list[Diagnosis]:
     left = _share_nonfinite(run, step)
     if left is not None:
         evidence.append(left)
+    kept = [k for k in list_kept(run.path) if k.kind == "nonfinite"]
+    if kept:
+        text = f"the black box kept the steps up to {kept[0].step}; a replay names the operation"
+        evidence.append(Evidence(text))
     symptom = f"values are not finite from step {step} on" + (f", first in {source}" if source else
                                                              "")  # fmt: skip
     return [
@@ -51,8 +56,13 @@ def nonfinite(run: Run) -> list[Diagnosis]:
             "stable-spam",
             "Gradient spikes grow until values overflow: Huang et al. 2025, arXiv 2502.17055 "
             "(Stable-SPAM)",
-            "Find the operation: `with torch.autograd.detect_anomaly(): loss.backward()`. Against "
-            "overflow, before the step: "
+            (
+                f"Find the operation: `thalweg replay {run.path}`. Against "
+                if kept
+                else "Find the operation: `with torch.autograd.detect_anomaly(): loss.backward()`. "
+                "Against "
+            )
+            + "overflow, before the step: "
             "`torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)`",
             False,
         )

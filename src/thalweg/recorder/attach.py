@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -67,9 +68,14 @@ class Listener(Protocol):
 
 
 class Attachment:
-    """Puts the wrappers in place on construction, removes them on ``close``."""
+    """Puts the wrappers in place on construction, removes them on ``close``.
+
+    Attributes:
+        scaler: the gradient scaler that stepped last, if one is in use.
+    """
 
     def __init__(self, listener: Listener) -> None:
+        self._scaler: weakref.ref[Any] | None = None
         self._replaced: list[tuple[Any, str, Any, Any]] = []
         self._losses: dict[str, Any] = {}
         self._handles = [
@@ -80,6 +86,11 @@ class Attachment:
         self._wrap_zero_grad(listener)
         self._wrap_scaler(listener)
         self._wrap_losses(listener)
+
+    @property
+    def scaler(self) -> Any:
+        """See the class."""
+        return None if self._scaler is None else self._scaler()
 
     def close(self) -> None:
         """Removes every hook and wrapper that is still ours."""
@@ -117,7 +128,7 @@ class Attachment:
             self._replace(owner, "zero_grad", zero_grad)
 
     def _wrap_scaler(self, listener: Listener) -> None:
-        scaler = torch.amp.GradScaler
+        attached, scaler = self, torch.amp.GradScaler
         original_scale, original_step = scaler.scale, scaler.step
 
         def scale(self: Any, outputs: Any) -> Any:
@@ -129,6 +140,7 @@ class Attachment:
         def step(self: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
             if not self.is_enabled():
                 return original_step(self, optimizer, *args, **kwargs)
+            attached._scaler = weakref.ref(self)
             return listener.scaler_step(
                 optimizer, lambda: original_step(self, optimizer, *args, **kwargs)
             )

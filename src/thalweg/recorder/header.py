@@ -5,6 +5,7 @@ Written whole and replaced atomically, by rank 0 only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -49,6 +50,7 @@ def describe_process(script: Path | None, arguments: Sequence[str]) -> dict[str,
 
     return {
         "script": str(script) if script else None,
+        "script_sha256": _digest(script),
         "command": redact_arguments(arguments),
         "cwd": str(Path.cwd()),
         "seed": torch.initial_seed(),
@@ -57,6 +59,14 @@ def describe_process(script: Path | None, arguments: Sequence[str]) -> dict[str,
         "hardware": _hardware(),
         "environment": redact_environment(os.environ),
     }
+
+
+def _digest(script: Path | None) -> str | None:
+    """Of the script's text: a replay says whether it is still the same."""
+    try:
+        return hashlib.sha256(script.read_bytes()).hexdigest() if script else None
+    except OSError:  # a package, or gone
+        return None
 
 
 def _versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thalweg.errors import ThalwegError
+from thalweg.recorder.kept import FOLDER, KEPT_NAME, STATE_NAME, read_meta
 from thalweg.recorder.run_files import list_events, read_events, read_header
 from thalweg.recorder.stored_weights import SKETCHES, SKETCHES_NAME, SNAPSHOT_NAME
 from thalweg.recorder.tables import (
@@ -62,7 +63,8 @@ def check(path: str | os.PathLike[str]) -> list[Problem]:
     if not (run / "run.json").exists():
         read_header(run)  # raises, and says how
     found = [*_header(run), *_measurements(run / "measurements"), *_events(run)]
-    found += [*_snapshots(run / "weights"), *_sketches(run / "weights"), *_unknown(run)]
+    found += [*_snapshots(run / "weights"), *_sketches(run / "weights")]
+    found += [*_blackbox(run / FOLDER), *_unknown(run)]
     return sorted(found, key=lambda problem: (problem.severity, problem.file))
 
 
@@ -174,6 +176,21 @@ def _sketches(directory: Path) -> Iterator[Problem]:
             yield Problem(name, "damage", f"steps of part {part!r} go backwards")
 
 
+def _blackbox(directory: Path) -> Iterator[Problem]:
+    """Every file opens, and what was kept has the state that it starts from."""
+    for path in sorted(directory.glob("*.safetensors")):
+        name = f"{FOLDER}/{path.name}"
+        try:
+            meta = read_meta(path)
+        except ThalwegError as error:
+            yield Problem(name, "damage", str(error).removeprefix(f"{path}: "))
+            continue
+        if KEPT_NAME.fullmatch(path.name):
+            state = meta.get("state")
+            if not isinstance(state, str) or not (directory / state).is_file():
+                yield Problem(name, "damage", f"the state it starts from, {state}, is missing")
+
+
 def _unknown(run: Path) -> Iterator[Problem]:
     parts = list_parts(run / "measurements")
     known = {file.path for file in parts} | {run / "run.json", *list_events(run)}
@@ -185,6 +202,8 @@ def _unknown(run: Path) -> Iterator[Problem]:
             yield Problem(name, "note", "left over from compaction; the Parquet file is read")
     for path in sorted(run.rglob("*")):
         stored = SNAPSHOT_NAME.fullmatch(path.name) or SKETCHES_NAME.fullmatch(path.name)
-        if path.is_file() and path not in known and not (stored and path.parent.name == "weights"):
+        steps = STATE_NAME.fullmatch(path.name) or KEPT_NAME.fullmatch(path.name)
+        folder = "weights" if stored else FOLDER if steps else None
+        if path.is_file() and path not in known and path.parent.name != folder:
             what = "left over from a write that did not end" if ".tmp" in path.name else "unknown"
             yield Problem(path.relative_to(run).as_posix(), "note", f"{what}; not read")

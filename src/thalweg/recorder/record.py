@@ -19,7 +19,9 @@ from thalweg.recorder.run import Run
 from thalweg.recorder.session import Session
 from thalweg.recorder.store import Store
 
-__all__ = ["Recording", "default_directory", "open_recording", "record"]
+__all__ = ["Recording", "default_directory", "open_recording", "record", "unrecorded"]
+
+_unrecorded = False
 
 
 class Recording:
@@ -83,6 +85,10 @@ class Recording:
         with self._session.paused():
             yield
 
+    def failed(self, error: BaseException) -> None:
+        """Notes that the training ended by an exception; the black box keeps its last steps."""
+        self._session.failed(error)
+
     def run(self) -> Run:
         """What has been recorded so far, read back."""
         self._store.flush()
@@ -91,6 +97,48 @@ class Recording:
     def close(self, status: str = "closed") -> None:
         """Ends the recording; harmless when it has ended already."""
         self._session.close(status)
+
+
+class _Silent(Recording):
+    """Stands in for a recording in a script that is being replayed: it records nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def step(self) -> int:
+        return 0
+
+    @property
+    def overhead(self) -> float:
+        return float("nan")
+
+    @property
+    def optimizers_seen(self) -> int:
+        return 0
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None: ...
+    def event(self, event: str, **fields: Any) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+    def close(self, status: str = "closed") -> None: ...
+
+    def run(self) -> Run:
+        return Run(self.path)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Inside, ``thalweg.record`` and the callbacks record nothing: a replay runs the script."""
+    global _unrecorded
+    _unrecorded = True
+    try:
+        yield
+    finally:
+        _unrecorded = False
 
 
 @contextmanager
@@ -103,6 +151,7 @@ def record(
     probe: Any = None,
     overhead: float = 0.05,
     instruments: Iterable[str] | None = None,
+    blackbox_mb: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = True,
@@ -120,6 +169,8 @@ def record(
         probe: the batch for ``loss_fn``.
         overhead: share of step time that recording may take.
         instruments: names; default all cheap ones.
+        blackbox_mb: megabytes that the black box may hold for ``thalweg replay``; 0: none;
+            default 512, if that fits the time budget.
         overwrite: replace the run that lies at ``out``.
         resume: continue it as a new segment.
         quiet: no messages on stderr.
@@ -159,6 +210,7 @@ def record(
         optimizers=optimizers,
         overhead=overhead,
         instruments=instruments,
+        blackbox_mb=blackbox_mb,
         overwrite=overwrite,
         resume=resume,
         quiet=quiet,
@@ -167,7 +219,7 @@ def record(
         yield recording
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        recording.event("exception", error=f"{type(error).__name__}: {error}")
+        recording.failed(error)
         recording.close("interrupted" if interrupted else "failed")
         raise
     recording.close()
@@ -183,6 +235,7 @@ def open_recording(
     probe_loss: Callable[[], Tensor] | None = None,
     overhead: float = 0.05,
     instruments: Iterable[str] | None = None,
+    blackbox_mb: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
@@ -196,7 +249,11 @@ def open_recording(
         raise ValueError(
             f"overhead must be a positive fraction of step time, such as 0.05; got {overhead}"
         )
+    if blackbox_mb is not None and not 0 <= blackbox_mb < float("inf"):
+        raise ValueError(f"the black box takes megabytes ≥ 0, such as 512; got {blackbox_mb}")
     plan = Plan(instruments)
+    if _unrecorded:
+        return _Silent(Path(out) if out is not None else Path("runs"))
     rank, world_size = this_rank()
     script = script if script is not None else _main_script()
     path, header, segment, first_step = agree_on_directory(
@@ -226,6 +283,7 @@ def open_recording(
             models=models,
             optimizers=optimizers,
             probe_loss=probe_loss,
+            blackbox_mb=blackbox_mb,
         )
     except BaseException:
         store.close("failed", last_step=first_step, overhead={"budget": overhead})

@@ -25,9 +25,14 @@ class Scalars:
 
     Args:
         store: takes the rows.
+
+    Attributes:
+        heard: is told of every loss and of the gradient norm of the whole as they reach the host:
+            step, series, value, and whether it is a loss.
     """
 
     def __init__(self, store: Store) -> None:
+        self.heard: Callable[[int, int, float, bool], None] | None = None
         self._store = store
         self._waiting: list[tuple[int, float, list[int], Tensor]] = []
         self._travelling: list[tuple[Any, Tensor, Callable[[list[float]], None]]] = []
@@ -35,7 +40,10 @@ class Scalars:
     def add_one(self, step: int, time_s: float, codes: list[int], value: Tensor) -> None:
         """A single figure of a step, such as its loss; ``codes`` holds its one series."""
         if value.is_cpu:
-            self._store.rows(step, codes, [value.item()], time_s)
+            number = value.item()
+            self._store.rows(step, codes, [number], time_s)
+            if self.heard is not None:
+                self.heard(step, codes[0], number, True)
         else:
             self._waiting.append((step, time_s, codes, value.reshape(())))
 
@@ -91,6 +99,8 @@ class Scalars:
                 step, [c for n in wanted for c in codes[n]], [v for n in wanted for v in each[n]],
                 time_s,
             )  # fmt: skip
+            if self.heard is not None and "grad_norm" in wanted:
+                self.heard(step, codes["grad_norm"][0], each["grad_norm"][0], False)
 
         self._send(packed, arrive)
 
@@ -115,6 +125,8 @@ class Scalars:
                 def arrive(values: list[float], rows: Any = rows) -> None:
                     for (step, time_s, codes, _), value in zip(rows, values, strict=True):
                         self._store.rows(step, codes, [value], time_s)
+                        if self.heard is not None:
+                            self.heard(step, codes[0], value, True)
 
                 self._send(torch.stack([r[3].float() for r in rows]), arrive)
         while self._travelling:

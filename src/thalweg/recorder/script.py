@@ -19,7 +19,7 @@ from typing import Any
 from thalweg.errors import ThalwegError
 from thalweg.recorder.record import Recording, open_recording
 
-__all__ = ["record_script"]
+__all__ = ["record_script", "run_file"]
 
 _previous_main: types.ModuleType | None = None
 
@@ -32,6 +32,7 @@ def record_script(
     out: str | None = None,
     overhead: float = 0.05,
     instruments: Iterable[str] | None = None,
+    blackbox_mb: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
@@ -44,6 +45,7 @@ def record_script(
         out: run directory; default ``runs/<script>-<time>``.
         overhead: share of step time that recording may take.
         instruments: names; default all cheap ones.
+        blackbox_mb: what the black box may hold; 0: none; default 512, if it is affordable.
         overwrite: replace the run that lies at ``out``.
         resume: continue it as a new segment.
 
@@ -61,6 +63,7 @@ def record_script(
         arguments=command,
         overhead=overhead,
         instruments=instruments,
+        blackbox_mb=blackbox_mb,
         overwrite=overwrite,
         resume=resume,
     )
@@ -73,7 +76,7 @@ def record_script(
             sys.path.insert(0, str(Path.cwd()))
             runpy.run_module(script, run_name="__main__", alter_sys=True)
         else:
-            _run_file(path, [script, *arguments])
+            run_file(path, [script, *arguments])
     except SystemExit as end:
         code = _exit_code(end)
         status = "closed" if code == 0 else "failed"
@@ -84,7 +87,7 @@ def record_script(
         _print_traceback(error)
     except BaseException as error:
         status, code = "failed", 1
-        recording.event("exception", error=f"{type(error).__name__}: {error}")
+        recording.failed(error)
         _print_traceback(error)
     _flush_output()
     _finish(recording, status)
@@ -150,7 +153,7 @@ def _find_module(name: str) -> Path:
     return Path(spec.origin)
 
 
-def _run_file(path: Path, argv: list[str]) -> None:
+def run_file(path: Path, argv: list[str]) -> None:
     """Executes a file as ``__main__``, in place of ours, which stays in place afterwards.
 
     ``runpy.run_path`` would take the module away again when the script ends, and with it what its

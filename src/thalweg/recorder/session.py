@@ -27,6 +27,7 @@ from thalweg.recorder.budget import Budget
 from thalweg.recorder.captures import Captures
 from thalweg.recorder.first_gradient import FirstGradient
 from thalweg.recorder.guard import Guard
+from thalweg.recorder.kept_steps import KeptSteps
 from thalweg.recorder.kept_weights import KeptWeights
 from thalweg.recorder.plan import Plan
 from thalweg.recorder.probing import Probing
@@ -70,6 +71,7 @@ class Session:
         optimizers: only these, if given; otherwise all that step.
         probe_loss: what costly instruments evaluate; default the captured loss of a step.
         snapshot_bytes: cap on the snapshots of this segment.
+        blackbox_mb: what the black box may hold; 0: none; None: the default, if it is affordable.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Session:
         optimizers: Sequence[Optimizer] = (),
         probe_loss: Callable[[], Tensor] | None = None,
         snapshot_bytes: int = 512 << 20,
+        blackbox_mb: float | None = None,
     ) -> None:
         if _live:
             raise ThalwegError(
@@ -100,6 +103,10 @@ class Session:
         self._weights = KeptWeights(
             store, self._trained, self._budget, self._guard, cap_bytes=snapshot_bytes
         )
+        self._steps = KeptSteps(
+            store, self._trained, self._budget, self._guard, megabytes=blackbox_mb
+        )
+        self._scalars.heard = self._steps.heard
         paid = self._budget, self._guard, self._trained
         self._captures = Captures(store, self._scalars, plan, *paid)
         self._probing = Probing(store, plan, *paid, self._captures, fixed_loss=probe_loss)
@@ -159,6 +166,7 @@ class Session:
     def after_backward(self, roots: Any, gradients: Any) -> None:
         """Adds the root to the loss of this step; reads gradients before anyone clips them."""
         start = _clock()
+        self._steps.backward(roots)
         if self._in_step and not self._loss.used:
             return  # a closure evaluated again inside one step (LBFGS): its first loss counts
         root, scale = self._loss.backward(roots, gradients)
@@ -175,6 +183,7 @@ class Session:
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Reads what must be read before the weights move."""
         tracked = self._tracked.get(id(optimizer))
+        self._steps.before_step()
         closure = step_closure(args, kwargs)
         if tracked is not None and closure is None and not self._norms_now:
             self._in_step = True
@@ -300,8 +309,10 @@ class Session:
             self._budget.charge("norms", seconds)
             start += _clock() - now
         self._budget.common_s += _clock() - start
+        self._steps.stepped(tracked, stepped=stepped)
         if leads and store.step >= self._plan_at:
             self._between_steps(at)
+        self._steps.write_due(tracked, self._attachment.scaler)
 
     def _send_norms(self, tracked: Tracked, at: float) -> None:
         self._scalars.add_record(self.step, at, tracked.finish(), tracked.codes)
@@ -327,11 +338,13 @@ class Session:
         self._probing.run_due(at)
         if settled and self._trained.discovering:
             self._trained.stop_discovery()
+            kept = self._first_gradient.lived_on()
             self._store.describe(
-                outside_optimizers=self._trained.outside_optimizers(),
-                gradients_kept=self._first_gradient.lived_on(),
+                outside_optimizers=self._trained.outside_optimizers(), gradients_kept=kept
             )
+            self._steps.begin(gradients_kept=kept)
         self._weights.write_due(at)
+        self._steps.plan()
         start = _clock()
         self._norms_now = self._record_next() if self._trained.sharded else budget.affords("norms")
         if self._trained.models and budget.affords("activations"):
@@ -382,6 +395,7 @@ class Session:
         finally:
             if not self._closed:
                 self._attachment = Attachment(self)
+                self._steps.resume()
                 self._loss.used = True
                 self._plan_at = self.step
                 self._step_end = _clock()
@@ -397,6 +411,14 @@ class Session:
         self._attachment.close()
         self._trained.pause_discovery()
         self._captures.drop()
+        self._steps.pause()
+
+    def failed(self, error: BaseException) -> None:
+        """The training ended by an exception: notes it, and has the last steps kept."""
+        self._store.event("exception", self.step, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, Exception):
+            self._guard.run("scalars", self._scalars.drain, True)
+            self._steps.failed(error)
 
     def close(self, status: str = "closed") -> None:
         """Ends the recording: last rows, last snapshot, header.
@@ -413,5 +435,6 @@ class Session:
         if self._validation.waiting:
             self._guard.run("val_loss", self._validation.write)
         self._guard.run("scalars", self._scalars.drain, True)
+        self._steps.close()
         self._weights.close()
         self._store.close(status, last_step=self.step, overhead=self._budget.report())

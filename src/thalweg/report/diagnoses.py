@@ -139,12 +139,23 @@ def _diagnosis(found: DiagnosisLike, drawn: set[str]) -> str:
     ]
     planned = " <small>(planned: not in this package yet)</small>" if found.planned else ""
     pieces.append(
-        f'<p class="treatment"><b>Treatment{planned}</b> <code>{escape(found.treatment)}</code></p>'
+        f'<p class="treatment"><b>Treatment{planned}</b> {_marked_up(found.treatment)}</p>'
     )
     said = ". ".join(text.rstrip(".") for text in (found.source, _entry(found.entry)) if text)
     if said:
         pieces.append(f'<p class="source">{escape(said)}</p>')
     return "".join(pieces) + "</li>"
+
+
+def _marked_up(text: str) -> str:
+    """Words, and what stands in backticks as code; without any, all of it is code."""
+    pieces = text.split("`")
+    if len(pieces) < 3:
+        return f"<code>{escape(text)}</code>"
+    return "".join(
+        f"<code>{escape(piece)}</code>" if i % 2 else escape(piece)
+        for i, piece in enumerate(pieces)
+    )
 
 
 def _entry(slug: str | None) -> str | None:

@@ -273,7 +273,14 @@ def _centred(v: Tensor) -> Tensor:
 
 
 def _widths(depth: int, largest: int, generator: torch.Generator) -> list[int]:
-    return torch.randint(1, largest + 1, (depth + 1,), generator=generator).tolist()
+    """Random widths; with one input and one output a deep network has a single gradient field.
+
+    A single field has D − 1 local laws whatever it is, more than the balances of a deep network.
+    """
+    while True:
+        widths = torch.randint(1, largest + 1, (depth + 1,), generator=generator).tolist()
+        if widths[0] * widths[-1] > 1:
+            return widths
 
 
 def _product_map(widths: list[int]) -> tuple[Callable[[Tensor], Tensor], int]:
