@@ -1,6 +1,7 @@
 import pytest
 
 from thalweg import ThalwegError
+from thalweg.almanac import Claim, Entry
 from thalweg.almanac.catalogue import check_links
 from thalweg.almanac.entry import parse_entry, sentences
 
@@ -32,6 +33,7 @@ def test_an_entry_is_read_whole():
     entry = parse_entry(GOOD, "catapult.toml")
     assert entry.source.short == "Author et al. 2024, arXiv 2401.00001"
     claim = entry.claim("far")
+    assert isinstance(entry, Entry) and isinstance(claim, Claim)
     assert (claim.bound, claim.study_name, claim.seeds) == (">= 2", "catapult", 3)
     assert claim.control is not None and claim.control.threshold == 0.1
     assert entry.studies == ("catapult",) and not entry.implemented

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from thalweg.almanac import get, standings
+from thalweg.almanac import Standing, get, standings
 from thalweg.almanac.evidence import user_folder, write_evidence
 from thalweg.almanac.standings import standing
 
@@ -20,7 +20,8 @@ def _claim(evidence=None):
 
 def test_without_evidence_a_claim_is_untested(shipped):
     assert _claim().judgement.verdict == "untested"
-    assert standing(get("conservation-laws")).verdict == "untested"
+    now = standing(get("conservation-laws"))
+    assert isinstance(now, Standing) and now.verdict == "untested" and not now.stale
 
 
 def test_shipped_evidence_counts_until_the_user_has_some(shipped, evidence):

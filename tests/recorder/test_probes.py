@@ -180,7 +180,8 @@ def test_the_budget_holds_back_what_it_cannot_afford(run_dir):
             sgd.zero_grad()
             F.cross_entropy(model(torch.ones(4, 4)), torch.zeros(4, dtype=torch.long)).backward()
             sgd.step()
-    assert "sharpness" not in thalweg.Run(run_dir).instruments  # 25 steps' worth at 5 %: not yet
+    rows = thalweg.Run(run_dir).table("sharpness").to_pylist()
+    assert [row["status"] for row in rows] == ["skipped:budget"]  # 25 steps' worth at 5 %: not yet
 
 
 def test_groups_of_names():
@@ -247,3 +248,20 @@ def test_bad_probes_are_refused(run_dir):
         with thalweg.record([model], out=run_dir, loss_fn=lambda m, b: 0, probe=1):
             pass
     assert not run_dir.exists()
+
+
+def test_what_the_budget_never_allowed_says_so(run_dir):
+    model = nn.Linear(4, 1)
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    names = ["loss", "sharpness", "hessian_trace"]
+    with thalweg.record(model, sgd, run_dir, overhead=1e-6, instruments=names):
+        for _ in range(20):
+            sgd.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            sgd.step()
+    run = thalweg.Run(run_dir)
+    for name in ("sharpness", "hessian_trace"):
+        rows = run.table(name).to_pylist()
+        assert [r["status"] for r in rows] == ["skipped:budget"] and math.isnan(rows[0]["value"])
+    event = next(e for e in run.events if e["event"] == "skipped")
+    assert "sharpness, hessian_trace never fitted 0% of the time of 20 steps" in event["message"]

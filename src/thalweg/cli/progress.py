@@ -67,7 +67,7 @@ def _duration(seconds: float) -> str:
     """Seconds in words.
 
     Example:
-        >>> _duration(3.2), _duration(90), _duration(7300)
+        >>> _duration(3.2), _duration(90), _duration(7320)
         ('3 s', '1 min 30 s', '2 h 2 min')
     """
     whole = round(seconds)

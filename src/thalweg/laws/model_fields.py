@@ -123,7 +123,8 @@ def _spanning(
     values = unit_rows(
         torch.cat([every(generic_point(dim, generator=generator)) for _ in range(points)], 1)
     )
-    _, r, order = qr(values.numpy().T, mode="economic", pivoting=True)
+    found: Any = qr(values.numpy().T, mode="economic", pivoting=True)
+    _, r, order = found
     diagonal = abs(r.diagonal())
     rank = int((diagonal > 1e-9 * diagonal[0]).sum())
     return torch.from_numpy(order[:rank].copy()).sort().values

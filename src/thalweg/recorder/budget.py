@@ -158,6 +158,10 @@ class Budget:
         income = share * self._purse() / self.steps
         return max(1, min(100_000, round(missing / income))) if income > 0 else 100_000
 
+    def never_ran(self) -> list[str]:
+        """Units that were never affordable."""
+        return [name for name, u in self._units.items() if not u.runs]
+
     @property
     def spent_s(self) -> float:
         """Seconds that recording took, in all."""

@@ -420,6 +420,20 @@ class Session:
             self._guard.run("scalars", self._scalars.drain, True)
             self._steps.failed(error)
 
+    def _say_what_never_ran(self) -> None:
+        """A series that was asked for is there, and says why it is empty."""
+        names = [n for unit in self._budget.never_ran() for n in self._plan.instruments_of(unit)]
+        if not names:
+            return
+        for unit in self._budget.never_ran():
+            self._guard.end(unit, "skipped:budget")
+        self._store.event(
+            "skipped",
+            self.step,
+            message=f"{', '.join(names)} never fitted {self._budget.fraction:.0%} of the time of "
+            f"{self._budget.steps} steps: raise --overhead, or train longer",
+        )
+
     def close(self, status: str = "closed") -> None:
         """Ends the recording: last rows, last snapshot, header.
 
@@ -435,6 +449,8 @@ class Session:
         if self._validation.waiting:
             self._guard.run("val_loss", self._validation.write)
         self._guard.run("scalars", self._scalars.drain, True)
+        if self._tracked:
+            self._say_what_never_ran()
         self._steps.close()
         self._weights.close()
         self._store.close(status, last_step=self.step, overhead=self._budget.report())
