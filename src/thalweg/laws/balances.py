@@ -42,7 +42,7 @@ def free_key_biases(s: Scaling) -> dict[str, list[int]]:
     found: dict[str, set[int]] = defaultdict(set)
     for c in s.contributions:
         tied = s.conflicts(c.parameter)
-        if s.trace.params[c.parameter].ndim != 1 or c.exponent != 1 or tied or c.axis != 0:
+        if c.parameter not in s.shifts or c.axis != 0 or tied:
             continue
         pairs = zip(c.units.tolist(), c.slices.tolist(), strict=True)
         found[c.parameter].update(i for u, i in pairs if u in only)

@@ -74,6 +74,7 @@ class Scaling:
         unknown: (module, reason) of what could not be followed.
         key_units: units used as attention keys, under a softmax over them.
         other_units: units used as anything else.
+        shifts: names of parameters that are added, equally at all positions: biases of maps, norms.
         pending: id of a matrix of scores to the key units in it, until a softmax is seen.
     """
 
@@ -88,6 +89,7 @@ class Scaling:
     unknown: dict[tuple[str, str], None] = field(default_factory=dict)
     key_units: set[int] = field(default_factory=set)
     other_units: set[int] = field(default_factory=set)
+    shifts: set[str] = field(default_factory=set)
     pending: dict[int, Tensor] = field(default_factory=dict)
     views: dict[int, str] = field(default_factory=dict)
     uses: dict[tuple[Any, ...], _Use] = field(default_factory=dict)

@@ -66,6 +66,7 @@ def _sdpa(s: Scaling, op: Op) -> None:
     got: dict[str, Any] = {**dict(zip(names, op.args, strict=False)), **op.kwargs}
     query, key, value = (got[n] for n in names[:3])
     labels = [s.label(t) for t in (query, key, value)]
+    s.stop(s.label(got.get("attn_mask")))
     if got.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
         repeat = query.shape[-3] // key.shape[-3]
         for i in (1, 2):
@@ -117,6 +118,7 @@ def _multihead(s: Scaling, op: Op) -> None:
     if unusual or a["add_zero_attn"]:
         s.not_followed(op, f"attention with {', '.join(unusual) or 'add_zero_attn'}")
         return
+    s.stop(s.label(a["attn_mask"]))
     tensors = [a["query"], a["key"], a["value"]]
     lengths = [t.shape[0] for t in tensors]
     labels = [s.label(t) for t in tensors]
@@ -171,7 +173,11 @@ def _bias_rows(s: Scaling, bias: Tensor, units: Tensor, low: int) -> None:
     if name is None:
         s.classes.stop(units)
         return
-    s.put(name, 0, units, torch.arange(low, low + len(units)), 1.0)
+    rows = torch.arange(low, low + len(units))
+    noted = (c for c in s.contributions if c.parameter == name)
+    if not any(torch.equal(c.slices, rows) for c in noted):  # the layer may be called twice
+        s.shifts.add(name)
+        s.put(name, 0, units, rows, 1.0)
 
 
 ATTENTION_RULES = {

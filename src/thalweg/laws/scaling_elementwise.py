@@ -12,7 +12,7 @@ from thalweg.laws.scaling import Label, Scaling, inputs_of, is_real
 from thalweg.laws.trace import Op
 from thalweg.laws.unit_classes import FIXED
 
-__all__ = ["ELEMENTWISE_RULES", "NONLINEAR", "SHAPES"]
+__all__ = ["ELEMENTWISE_RULES", "NONLINEAR", "ONE_INPUT", "SHAPES", "note_transpose"]
 
 #: Operations that only move numbers about: done to the labels as they are.
 SHAPES = {
@@ -266,3 +266,5 @@ ELEMENTWISE_RULES = {
     "pad": _pad,
     "masked_fill": _masked,
 }
+#: Rules that look at the first tensor only.
+ONE_INPUT = {name for name, rule in ELEMENTWISE_RULES.items() if rule not in (_shape, _add, _mul)}

@@ -11,6 +11,7 @@ from thalweg.laws.scaling_attention import ATTENTION_RULES, SCORE_PASSES
 from thalweg.laws.scaling_elementwise import (
     ELEMENTWISE_RULES,
     NONLINEAR,
+    ONE_INPUT,
     SHAPES,
     note_transpose,
 )
@@ -60,6 +61,10 @@ def follow(trace: Trace) -> Scaling:
             if state_before is not None and any(op.out is t for t in inputs):
                 state.labels[id(op.out)] = state_before  # in place: it is read first
             rule(state, op)
+            if op.name in ONE_INPUT:
+                # Slopes of a PReLU, a learnt mask: nothing is claimed of them.
+                for other in inputs[1:]:
+                    state.stop(state.label(other))
         elif op.name in NONLINEAR:
             state.not_followed(op, "")
             state.labels.pop(id(op.out), None)

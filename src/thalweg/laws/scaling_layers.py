@@ -54,6 +54,7 @@ def linear_label(
             s.put(weight, None, units.repeat_interleave(cells.shape[1]), cells.reshape(-1), -degree)
         s.put(weight, 1 - in_axis, outs, torch.arange(low, high), 1.0)
         if name is not None:
+            s.shifts.add(name)
             s.put(name, 0, outs, torch.arange(low, high), 1.0)
         elif bias is not None:
             s.classes.stop(outs)
@@ -210,6 +211,7 @@ def _gain(s: Scaling, gain: Any, shift: Any) -> Label:
     axis = 0 if gain.ndim == 1 else None
 
     def contribute(outs: Tensor) -> None:
+        s.shifts.update(known[1:])
         for name in known:
             s.put(name, axis, outs, torch.arange(len(outs)), 1.0)
 
