@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -328,7 +330,7 @@ def test_laws_do_not_depend_on_the_sample_or_on_there_being_one(seed):
     gen = torch.Generator().manual_seed(seed)
     widths = torch.randint(2, 6, (5,), generator=gen).tolist()
     layers = []
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
         kind = int(torch.randint(4, (1,), generator=gen))
         inner = [nn.ReLU(), nn.Identity(), nn.Tanh(), nn.LayerNorm(b)][kind]
         layers += [nn.Linear(a, b, bias=bool(i % 2)), inner]

@@ -1,5 +1,7 @@
 """Are known laws complete? Their number against the Lie rank, an upper bound on any law."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -31,7 +33,7 @@ def independent(model, laws):
 
 def mlp(widths, activation=nn.Identity, bias=False):
     layers = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b, bias=bias), activation()]
     return nn.Sequential(*layers[:-1])
 

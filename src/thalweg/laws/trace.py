@@ -126,19 +126,19 @@ class double_precision(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls ``func`` with float32 replaced."""
-        args, kwargs = _doubled(func, args, kwargs or {})
+        func, args, kwargs = _doubled(func, args, kwargs or {})
         return func(*args, **kwargs)
 
 
-def _doubled(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    if func is Tensor.float and args[0].is_floating_point():
-        return args, {**kwargs, "memory_format": torch.preserve_format}
+def _doubled(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    if func is Tensor.float:
+        return Tensor.double, args, kwargs
     if getattr(func, "__name__", "") in ("to", "softmax", "log_softmax", "type", "sum", "mean"):
         swap = {torch.float32: torch.float64}
         args = tuple(swap.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
         if kwargs.get("dtype") is torch.float32:
             kwargs = {**kwargs, "dtype": torch.float64}
-    return args, kwargs
+    return func, args, kwargs
 
 
 class _Recorder(TorchFunctionMode):
@@ -155,7 +155,7 @@ class _Recorder(TorchFunctionMode):
         return self.nodes[id(tensor)]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = _doubled(func, args, kwargs or {})
+        func, args, kwargs = _doubled(func, args, kwargs or {})
         out = func(*args, **kwargs)
         results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         name = getattr(func, "__name__", str(func))
