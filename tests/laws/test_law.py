@@ -105,3 +105,14 @@ def test_default_generator_is_all_units_together():
 def test_order_and_parameters():
     assert RELU.order == 2 and RELU.parameters == ("2.weight", "0.weight", "0.bias")
     assert Law("c", "", (Piece("w", axis=1),), "sum").order == 1
+
+
+def test_single_numbers_of_a_flattened_parameter():
+    w = torch.arange(8.0).reshape(2, 2, 2)
+    law = Law("cells", "", (Piece("w", 1.0, None, torch.tensor([[0, 3], [5, 6]])),))
+    assert law.fn({"w": w}).tolist() == [9.0, 61.0]
+    moved = law.generator({"w": w.transpose(0, 2)}, torch.tensor([1.0, 2.0]))["w"]
+    other = w.transpose(0, 2).reshape(-1)
+    expected = torch.zeros(8)
+    expected[[0, 3]], expected[[5, 6]] = other[[0, 3]], 2 * other[[5, 6]]
+    assert torch.equal(moved.reshape(-1), expected)

@@ -10,6 +10,7 @@ from thalweg.laws.data_symmetry import (
     linear_extra_laws,
 )
 from thalweg.laws.fields import Fields, fields_from_map, generic_point, path_map
+from thalweg.laws.known_laws import KnownLaws, NotCovered, known_laws
 from thalweg.laws.law import Law, Piece
 from thalweg.laws.linear_symmetry import LinearSymmetries, linear_symmetries
 from thalweg.laws.model_fields import fields_from_model
@@ -22,6 +23,7 @@ __all__ = [
     "Fields",
     "Group",
     "Hyper",
+    "KnownLaws",
     "Law",
     "LawMonitor",
     "LawReading",
@@ -29,6 +31,7 @@ __all__ = [
     "LawState",
     "LiftedGroup",
     "LinearSymmetries",
+    "NotCovered",
     "Piece",
     "advance",
     "augment_fully",
@@ -37,6 +40,7 @@ __all__ = [
     "fields_from_map",
     "fields_from_model",
     "generic_point",
+    "known_laws",
     "lifted_group",
     "linear_extra_laws",
     "linear_symmetries",

@@ -31,26 +31,34 @@ class Piece:
     Attributes:
         parameter: name of the parameter.
         weight: what its products count with in the law.
-        axis: the axis of the parameter along which units lie.
+        axis: the axis of the parameter along which units lie; None for the flattened parameter, so
+            that ``index`` picks single numbers (a channel that a grouped convolution reads).
         index: (U, k) which slices along ``axis`` make up each unit, or None for one slice each. A
             rotary pair has k = 2, the query heads that share a key head have k = heads.
     """
 
     parameter: str
     weight: float = 1.0
-    axis: int = 0
+    axis: int | None = 0
     index: Tensor | None = field(default=None, compare=False)
 
     def rows(self, params: Params) -> Tensor:
         """(U, M) the rows, in the dtype of the parameter."""
-        moved = params[self.parameter].detach().movedim(self.axis, 0)
+        moved = params[self.parameter].detach()
+        moved = moved.reshape(-1) if self.axis is None else moved.movedim(self.axis, 0)
         if self.index is not None:
             moved = moved[self.index.to(moved.device)]
         return moved.reshape(moved.shape[0], -1) if moved.ndim else moved.reshape(1, 1)
 
     def scatter(self, rows: Tensor, into: Tensor) -> None:
         """Add (U, M) rows to where they come from in a tensor of the parameter's shape."""
-        moved = into.movedim(self.axis, 0) if into.ndim else into.reshape(1)
+        if self.axis is None and into.ndim != 1:
+            # A flattened copy: the tensor itself need not be contiguous.
+            flat = into.new_zeros(into.numel())
+            Piece(self.parameter, self.weight, 0, self.index).scatter(rows, flat)
+            into += flat.reshape(into.shape)
+            return
+        moved = into.movedim(self.axis or 0, 0) if into.ndim else into.reshape(1)
         if self.index is None:
             moved += rows.reshape(moved.shape)
             return
