@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Isotype", "commutant", "isotypic", "reynolds"]
+__all__ = ["Group", "Isotype", "commutant", "isotypic", "require_orthogonal", "reynolds"]
 
 MAX_ORDER = 10_000
 Kind = Literal["real", "complex", "quaternionic"]
@@ -99,7 +99,7 @@ class Group:
         stack = torch.as_tensor(
             torch.stack(list(matrices)) if not isinstance(matrices, Tensor) else matrices
         ).double()
-        _orthogonal(stack, "generator")
+        require_orthogonal(stack, "generator")
         known: dict[tuple[int, ...], Tensor] = {}
         waiting = [torch.eye(stack.shape[-1], dtype=torch.float64)]
         while waiting:
@@ -123,7 +123,7 @@ class Group:
             ValueError: if a matrix is not orthogonal, or the set is not closed.
         """
         elements = elements.double()
-        _orthogonal(elements, "element")
+        require_orthogonal(elements, "element")
         products = torch.einsum("gij,hjk->ghik", elements, elements)
         distance = torch.cdist(products.reshape(len(elements) ** 2, -1), elements.flatten(1))
         far = int((distance.min(1).values > 1e-6).sum())
@@ -176,7 +176,7 @@ def isotypic(representation: Tensor, *, generator: torch.Generator | None = None
         [(1, 1, 'real'), (3, 1, 'real')]
     """
     rep = representation.double()
-    _orthogonal(rep, "representation")
+    require_orthogonal(rep, "representation")
     n = rep.shape[-1]
     generator = generator or torch.Generator().manual_seed(0)
     noise = torch.randn(n, n, generator=generator, dtype=torch.float64)
@@ -259,7 +259,16 @@ def _positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def _orthogonal(stack: Tensor, what: str) -> None:
+def require_orthogonal(stack: Tensor, what: str) -> None:
+    """Check that these are orthogonal matrices.
+
+    Args:
+        stack: (g, n, n).
+        what: what a matrix is called in the error.
+
+    Raises:
+        ValueError: for another shape, or naming the matrix that is not orthogonal.
+    """
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
         raise ValueError(f"expected (g, n, n) matrices, got shape {tuple(stack.shape)}")
     defect = (stack @ stack.transpose(1, 2) - torch.eye(stack.shape[-1]).to(stack)).abs()
