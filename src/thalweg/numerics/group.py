@@ -239,12 +239,11 @@ def commutant(left: Tensor, right: Tensor | None = None) -> Tensor:
     right = left if right is None else right
     m, n = left.shape[-1], right.shape[-1]
     eye_m, eye_n = torch.eye(m).to(left), torch.eye(n).to(right)
-    # Row-major vec: vec(ρ W) = (ρ ⊗ I) vec W, vec(W ρ) = (I ⊗ ρᵀ) vec W.
-    rows = [
-        torch.kron(a, eye_n) - torch.kron(eye_m, b.T.contiguous())
-        for a, b in zip(left, right, strict=True)
-    ]
-    gram = sum((r.T @ r for r in rows[1:]), rows[0].T @ rows[0])
+    # Row-major vec: vec(ρ W − W σ) = (ρ ⊗ I − I ⊗ σᵀ) vec W = R vec W. The sum of RᵀR over the
+    # matrices, term by term, needs no product of matrices of that size.
+    cross = torch.einsum("gij,gkl->ikjl", left, right).reshape(m * n, m * n)
+    squares = torch.einsum("gij,gik->jk", left, left), torch.einsum("gij,gkj->ik", right, right)
+    gram = torch.kron(squares[0], eye_n) + torch.kron(eye_m, squares[1]) - cross - cross.T
     values, vectors = torch.linalg.eigh(gram)
     return vectors[:, values < 1e-9 * max(len(left), 1)].T.reshape(-1, m, n)
 
