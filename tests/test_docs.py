@@ -32,3 +32,18 @@ def test_the_command_line_is_in_the_readme():
     for verb in app:
         if not verb.startswith("-") and verb != "version":
             assert f"thalweg {verb}" in readme, f"the README does not mention thalweg {verb}"
+
+
+RUN = "Every block on this page is run by the tests"
+GUIDES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if RUN in p.read_text()]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.stem)
+def test_the_python_of_a_guide_runs(page):
+    import re
+
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

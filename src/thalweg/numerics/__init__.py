@@ -1,5 +1,9 @@
 """Shared mathematics: norms, operators, Lanczos, sketches, projections, parameter trees."""
 
+from thalweg.numerics.action import Action as Action
+from thalweg.numerics.action import Representation as Representation
+from thalweg.numerics.action import as_action as as_action
+from thalweg.numerics.action import inverses as inverses
 from thalweg.numerics.block_sketch import BlockSketch as BlockSketch
 from thalweg.numerics.curvature import CurvatureOperator as CurvatureOperator
 from thalweg.numerics.curvature import ggnvp as ggnvp
@@ -18,6 +22,7 @@ from thalweg.numerics.group import Group as Group
 from thalweg.numerics.group import Isotype as Isotype
 from thalweg.numerics.group import commutant as commutant
 from thalweg.numerics.group import isotypic as isotypic
+from thalweg.numerics.group import require_orthogonal as require_orthogonal
 from thalweg.numerics.group import reynolds as reynolds
 from thalweg.numerics.jacobians import entk_gram as entk_gram
 from thalweg.numerics.jacobians import jacobian as jacobian
@@ -37,6 +42,7 @@ from thalweg.numerics.untouched import untouched as untouched
 __all__ = [
     "SRHT",
     "SVD",
+    "Action",
     "BlockSketch",
     "CountSketch",
     "CurvatureOperator",
@@ -46,8 +52,10 @@ __all__ = [
     "Isotype",
     "LinearOperator",
     "Norms",
+    "Representation",
     "SpectralDensity",
     "TraceEstimate",
+    "as_action",
     "as_operator",
     "commutant",
     "eigsh",
@@ -59,11 +67,13 @@ __all__ = [
     "gradient_flow",
     "hessian_operator",
     "hvp",
+    "inverses",
     "isotypic",
     "jacobian",
     "lanczos",
     "norms",
     "randomized_svd",
+    "require_orthogonal",
     "reynolds",
     "spectral_density",
     "trace",

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "Isotype", "commutant", "isotypic", "reynolds"]
+__all__ = ["Group", "Isotype", "commutant", "isotypic", "require_orthogonal", "reynolds"]
 
 MAX_ORDER = 10_000
 Kind = Literal["real", "complex", "quaternionic"]
@@ -99,7 +99,7 @@ class Group:
         stack = torch.as_tensor(
             torch.stack(list(matrices)) if not isinstance(matrices, Tensor) else matrices
         ).double()
-        _orthogonal(stack, "generator")
+        require_orthogonal(stack, "generator")
         known: dict[tuple[int, ...], Tensor] = {}
         waiting = [torch.eye(stack.shape[-1], dtype=torch.float64)]
         while waiting:
@@ -123,7 +123,7 @@ class Group:
             ValueError: if a matrix is not orthogonal, or the set is not closed.
         """
         elements = elements.double()
-        _orthogonal(elements, "element")
+        require_orthogonal(elements, "element")
         products = torch.einsum("gij,hjk->ghik", elements, elements)
         distance = torch.cdist(products.reshape(len(elements) ** 2, -1), elements.flatten(1))
         far = int((distance.min(1).values > 1e-6).sum())
@@ -176,7 +176,7 @@ def isotypic(representation: Tensor, *, generator: torch.Generator | None = None
         [(1, 1, 'real'), (3, 1, 'real')]
     """
     rep = representation.double()
-    _orthogonal(rep, "representation")
+    require_orthogonal(rep, "representation")
     n = rep.shape[-1]
     generator = generator or torch.Generator().manual_seed(0)
     noise = torch.randn(n, n, generator=generator, dtype=torch.float64)
@@ -239,12 +239,11 @@ def commutant(left: Tensor, right: Tensor | None = None) -> Tensor:
     right = left if right is None else right
     m, n = left.shape[-1], right.shape[-1]
     eye_m, eye_n = torch.eye(m).to(left), torch.eye(n).to(right)
-    # Row-major vec: vec(ρ W) = (ρ ⊗ I) vec W, vec(W ρ) = (I ⊗ ρᵀ) vec W.
-    rows = [
-        torch.kron(a, eye_n) - torch.kron(eye_m, b.T.contiguous())
-        for a, b in zip(left, right, strict=True)
-    ]
-    gram = sum((r.T @ r for r in rows[1:]), rows[0].T @ rows[0])
+    # Row-major vec: vec(ρ W − W σ) = (ρ ⊗ I − I ⊗ σᵀ) vec W = R vec W. The sum of RᵀR over the
+    # matrices, term by term, needs no product of matrices of that size.
+    cross = torch.einsum("gij,gkl->ikjl", left, right).reshape(m * n, m * n)
+    squares = torch.einsum("gij,gik->jk", left, left), torch.einsum("gij,gkj->ik", right, right)
+    gram = torch.kron(squares[0], eye_n) + torch.kron(eye_m, squares[1]) - cross - cross.T
     values, vectors = torch.linalg.eigh(gram)
     return vectors[:, values < 1e-9 * max(len(left), 1)].T.reshape(-1, m, n)
 
@@ -259,7 +258,16 @@ def _positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def _orthogonal(stack: Tensor, what: str) -> None:
+def require_orthogonal(stack: Tensor, what: str) -> None:
+    """Check that these are orthogonal matrices.
+
+    Args:
+        stack: (g, n, n).
+        what: what a matrix is called in the error.
+
+    Raises:
+        ValueError: for another shape, or naming the matrix that is not orthogonal.
+    """
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2]:
         raise ValueError(f"expected (g, n, n) matrices, got shape {tuple(stack.shape)}")
     defect = (stack @ stack.transpose(1, 2) - torch.eye(stack.shape[-1]).to(stack)).abs()
