@@ -20,6 +20,7 @@ from thalweg.cli.check import check
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
+from thalweg.cli.laws import laws
 from thalweg.cli.record import record, split
 from thalweg.cli.replay import replay
 from thalweg.cli.report import report
@@ -60,6 +61,7 @@ app.command(report, help_epilogue="Example: thalweg report runs/digits -o digits
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
 app.command(check, help_epilogue="Example: thalweg check runs/digits")
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
+app.command(laws, help_epilogue="Example: thalweg laws model.py:build --group symmetric:4")
 app.command(study)
 app.command(almanac)
 app.command(

@@ -15,6 +15,7 @@ from thalweg.doctor.gradients import (
     gradients_not_cleared,
     vanishing_gradients,
 )
+from thalweg.doctor.laws import broken_law
 from thalweg.doctor.learning_rate import lr_too_high, lr_too_low
 from thalweg.doctor.mixed_precision import loss_scale_collapse
 from thalweg.doctor.nonfinite import nonfinite
@@ -44,6 +45,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (starved_layer, ("distance_from_init", "weight_norm")),
     (overfitting, ("val_loss", "loss")),
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
+    (broken_law, ("law_residual",)),
 )
 
 

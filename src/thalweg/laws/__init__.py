@@ -16,6 +16,7 @@ from thalweg.laws.equivariance import (
     lie_derivative_error,
 )
 from thalweg.laws.fields import Fields, fields_from_map, generic_point, path_map
+from thalweg.laws.frozen import frozen_laws
 from thalweg.laws.known_laws import KnownLaws, NotCovered, known_laws
 from thalweg.laws.law import Law, Piece
 from thalweg.laws.linear_symmetry import LinearSymmetries, linear_symmetries
@@ -51,6 +52,7 @@ __all__ = [
     "extra_laws",
     "fields_from_map",
     "fields_from_model",
+    "frozen_laws",
     "generic_point",
     "known_laws",
     "lie_derivative_error",

@@ -183,6 +183,8 @@ class LawMonitor:
         """Why nothing can be predicted for a law; empty if it can."""
         kind = type(self._optimizer).__name__
         groups = {id(p): g for g in self._optimizer.param_groups for p in g["params"]}
+        if not any(self._params[n].requires_grad for n in law.parameters):
+            return ""  # frozen: nothing moves
         mine = [groups.get(id(self._params[n])) for n in law.parameters]
         for name, group in zip(law.parameters, mine, strict=True):
             if group is None:
@@ -209,6 +211,8 @@ class LawMonitor:
 
     def _advance(self, followed: _Followed, groups: dict[int, dict[str, Any]]) -> None:
         law, params = followed.law, self._params
+        if not any(params[n].requires_grad for n in law.parameters):
+            return
         mine = {n: groups[id(params[n])] for n in law.parameters}
         first = next(iter(mine.values()))
         lr = float(first["lr"])

@@ -12,7 +12,7 @@ from typing import Any
 import thalweg.instruments
 from thalweg.errors import unknown_name
 
-__all__ = ["RANKS", "Plan", "known_instruments"]
+__all__ = ["LAWS", "RANKS", "Plan", "known_instruments"]
 
 # Figures that the recorder reads off the training itself; no function measures them.
 _OWN = ("loss", "lr", "grad_norm_preclip", "val_loss")
@@ -20,6 +20,9 @@ _OWN = ("loss", "lr", "grad_norm_preclip", "val_loss")
 _BY_HAND = ("hessian_density", "layer_statistics", "frobenius_rank")
 # Singular values of activations: under the same hooks as the cheap ones, but not cheap.
 RANKS = ("effective_rank", "stable_rank")
+
+# Conservation laws: followed at every step, so only on request.
+LAWS = ("law_drift", "law_residual")
 
 
 def known_instruments() -> dict[str, Callable[..., Any] | None]:
@@ -31,15 +34,16 @@ def known_instruments() -> dict[str, Callable[..., Any] | None]:
         and name not in _BY_HAND
         and not {"inputs", "optimizer"} & set(function.needs)
     }
-    return {**dict.fromkeys(_OWN), **functions}
+    return {**dict.fromkeys((*_OWN, *LAWS)), **functions}
 
 
 class Plan:
     """The instruments of one recording.
 
     Args:
-        names: default all cheap ones, which ``"default"`` stands for among others; ``"all"``
-            for everything that a recording can measure. Sketches and snapshots are always kept.
+        names: default all cheap ones, which ``"default"`` stands for among others; ``"laws"`` for
+            conservation laws, ``"all"`` for everything that a recording can measure. Sketches and
+            snapshots are always kept.
 
     Raises:
         ThalwegError: for an unknown name, with the three nearest.
@@ -51,8 +55,9 @@ class Plan:
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
         known = known_instruments()
-        cheap = [n for n, f in known.items() if not getattr(f, "cost", 0) and n not in RANKS]
-        groups = {"default": cheap, "all": list(known)}
+        apart = (*RANKS, *LAWS)
+        cheap = [n for n, f in known.items() if not getattr(f, "cost", 0) and n not in apart]
+        groups = {"default": cheap, "laws": list(LAWS), "all": list(known)}
         chosen: list[str] = []
         for name in ["default"] if names is None else names:
             if name not in known and name not in groups:
@@ -82,11 +87,14 @@ class Plan:
         }.get(unit, set())
         if unit in self.probes:
             return [unit]
+        if unit == "laws":
+            return [n for n in LAWS if self.wants(n)]
         names = [n for n in self.names if n not in self.probes]
         return [n for n in names if kinds & set(getattr(known[n], "needs", ()))]
 
     def units(self) -> dict[str, float]:
         """The units of work that share the time budget, and what each may cost, in steps."""
-        shared = {"norms": self.norms, "activations": self.activations}
+        laws = any(self.wants(n) for n in LAWS)
+        shared = {"norms": self.norms, "activations": self.activations, "laws": laws}
         cheap = [u for u, used in shared.items() if used] + ["sketches", "snapshots"]
         return {**dict.fromkeys(cheap, 0.0), **{n: f.cost for n, f in self.probes.items()}}  # pyright: ignore[reportFunctionMemberAccess]

@@ -26,6 +26,7 @@ from thalweg.recorder.attach import Attachment
 from thalweg.recorder.budget import Budget
 from thalweg.recorder.captures import Captures
 from thalweg.recorder.first_gradient import FirstGradient
+from thalweg.recorder.followed_laws import FollowedLaws
 from thalweg.recorder.guard import Guard
 from thalweg.recorder.kept_steps import KeptSteps
 from thalweg.recorder.kept_weights import KeptWeights
@@ -111,6 +112,7 @@ class Session:
         self._captures = Captures(store, self._scalars, plan, *paid)
         self._probing = Probing(store, plan, *paid, self._captures, fixed_loss=probe_loss)
         self._validation = Validation(store, self._trained.models)
+        self._laws = FollowedLaws(store, plan, self._budget, self._trained)
 
         # What the step now under way is measured for.
         self._planned = self._plan_at = self.step
@@ -309,6 +311,8 @@ class Session:
             self._budget.charge("norms", seconds)
             start += _clock() - now
         self._budget.common_s += _clock() - start
+        if stepped and self._laws.wanted:
+            self._guard.run("laws", self._laws.stepped, tracked)
         self._steps.stepped(tracked, stepped=stepped)
         if leads and store.step >= self._plan_at:
             self._between_steps(at)
@@ -343,7 +347,11 @@ class Session:
                 outside_optimizers=self._trained.outside_optimizers(), gradients_kept=kept
             )
             self._steps.begin(gradients_kept=kept)
+            if self._laws.wanted:
+                self._find_laws()
         self._weights.write_due(at)
+        if settled and self._laws.wanted and budget.affords("laws"):
+            self._guard.timed("laws", self._laws.write, at)
         self._steps.plan()
         start = _clock()
         self._norms_now = self._record_next() if self._trained.sharded else budget.affords("norms")
@@ -365,6 +373,13 @@ class Session:
         self._step_end = _clock()
         budget.common_s += self._step_end - start
         self._spent_at_end = budget.spent_s
+
+    def _find_laws(self) -> None:
+        """Once: the model's forward is followed on a copy, with nothing of ours listening."""
+        start = _clock()
+        with self.paused():
+            self._guard.run("laws", self._laws.start)
+        self._budget.setup_s += _clock() - start
 
     def _steps_to_pass(self) -> int:
         """Steps until the next look at the budget: one, unless steps are short and none is due."""
@@ -389,6 +404,7 @@ class Session:
     def paused(self) -> Iterator[None]:
         """Nothing is seen or spent inside: the hooks are away, the budget's clock stands still."""
         self._detach()
+        self._laws.missed("recording was paused")
         self._norms_now, self._probing.due = False, []
         try:
             yield
@@ -450,6 +466,8 @@ class Session:
             self._guard.run("val_loss", self._validation.write)
         self._guard.run("scalars", self._scalars.drain, True)
         if self._tracked:
+            if self._laws.wanted:
+                self._guard.run("laws", self._laws.write, _clock() - self._store.start)
             self._say_what_never_ran()
         self._steps.close()
         self._weights.close()
