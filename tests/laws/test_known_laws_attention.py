@@ -125,6 +125,20 @@ def test_grouped_queries_are_summed(sdpa):
         assert torch.allclose(_of(laws, "value/output")[g].fn(p), _upper(second))
 
 
+@pytest.mark.parametrize(("axis", "keys"), [(-1, 1), (-2, 0)])
+def test_attention_by_einsum(axis, keys):
+    class Sums(Attention):
+        def forward(self, x):
+            q, k, v = (f(x).unflatten(-1, (2, 4)) for f in (self.q, self.k, self.v))
+            weights = torch.einsum("bihd,bjhd->bhij", q, k).softmax(axis)
+            return self.o(torch.einsum("bhij,bjhd->bihd", weights, v).flatten(2))
+
+    laws = _checked(Sums(), torch.randn(2, 5, 8))
+    assert [law.form for law in laws[:4]] == ["gram"] * 4
+    # A key bias shifts scores of a query alike: unseen by a softmax over keys, not over queries.
+    assert len(_of(laws, "key bias")) == keys and len(laws) == 4 + keys
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rope", ["halves", "complex"])
 def test_rotary_pairs(rope, bias):
