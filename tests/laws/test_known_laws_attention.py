@@ -5,8 +5,6 @@ from torch.nn import functional as F
 
 from thalweg.laws import known_laws
 
-torch.set_num_threads(1)
-
 
 def _params(model):
     gen = torch.Generator().manual_seed(0)
