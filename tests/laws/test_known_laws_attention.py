@@ -5,8 +5,6 @@ from torch.nn import functional as F
 
 from thalweg.laws import known_laws
 
-torch.set_num_threads(1)
-
 
 def _params(model):
     gen = torch.Generator().manual_seed(0)
@@ -123,6 +121,20 @@ def test_grouped_queries_are_summed(sdpa):
             first, second = first + q @ q.T, second - o.T @ o
         assert torch.allclose(_of(laws, "query/key")[g].fn(p), _upper(first))
         assert torch.allclose(_of(laws, "value/output")[g].fn(p), _upper(second))
+
+
+@pytest.mark.parametrize(("axis", "keys"), [(-1, 1), (-2, 0)])
+def test_attention_by_einsum(axis, keys):
+    class Sums(Attention):
+        def forward(self, x):
+            q, k, v = (f(x).unflatten(-1, (2, 4)) for f in (self.q, self.k, self.v))
+            weights = torch.einsum("bihd,bjhd->bhij", q, k).softmax(axis)
+            return self.o(torch.einsum("bhij,bjhd->bihd", weights, v).flatten(2))
+
+    laws = _checked(Sums(), torch.randn(2, 5, 8))
+    assert [law.form for law in laws[:4]] == ["gram"] * 4
+    # A key bias shifts scores of a query alike: unseen by a softmax over keys, not over queries.
+    assert len(_of(laws, "key bias")) == keys and len(laws) == 4 + keys
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -123,7 +123,9 @@ def _classes(s: Scaling, constant: dict[str, set[int]]) -> list[_Class]:
     for root, c in found.items():
         c.slices = {k: {i: e for i, e in v.items() if abs(e) > 1e-12} for k, v in c.slices.items()}
         c.slices = {k: v for k, v in c.slices.items() if v}
-        if not c.slices:
+        signs = {e > 0 for v in c.slices.values() for e in v.values()}
+        # Without a norm, nothing grows alone but what the output never reads.
+        if not c.slices or (len(signs) == 1 and not c.eps and "scale" not in c.kinds):
             continue
         least = min(abs(e) for v in c.slices.values() for e in v.values())
         scale = (1 if c.first[0] > 0 else -1) / least

@@ -141,6 +141,9 @@ class Scaling:
             else:
                 self.stop((*seen.ins, *ins))
                 self.classes.stop(seen.outs)
+                for name in params:
+                    reason = f"{name} is used again on an input that scales differently"
+                    self.unknown[name.rpartition(".")[0], reason] = None
             return seen.outs
         outs = self.classes.new(number)
         self.uses[key] = _Use(ins, outs)

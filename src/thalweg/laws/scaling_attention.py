@@ -98,6 +98,44 @@ def _matmul(s: Scaling, op: Op) -> None:
         s.stop(b)
 
 
+def _einsum(s: Scaling, op: Op) -> None:
+    """Scores ``bihd,bjhd->bhij`` and mixtures ``bhij,bjhd->bihd`` of attention by hand."""
+    text, *operands = op.args
+    terms = text.replace(" ", "").split("->") if isinstance(text, str) else []
+    if len(terms) != 2 or len(operands) != 2 or "." in text or terms[0].count(",") != 1:
+        s.not_followed(op, "an einsum other than one of two operands")
+        return
+    (left, right), result = terms[0].split(","), terms[1]
+    a, b = (s.label(t) for t in operands)
+    if a and not b:  # weights come first
+        (left, right), (a, b) = (right, left), (b, a)
+    summed = [i for i in left if i in right and i not in result]
+    own = [[i for i in term if i not in other] for term, other in ((left, right), (right, left))]
+    shared = [i for i in left if i in right and i in result]
+    if len(summed) != 1 or any(len(o) != 1 or o[0] not in result for o in own):
+        s.not_followed(op, f"einsum {text!r}")
+        return
+
+    def ordered(label: Label, term: str, order: list[str]) -> Label:
+        return tuple((u.permute([term.index(i) for i in order]), d) for u, d in label)
+
+    if a and b:
+        keys = contract(
+            s,
+            ordered(a, left, [*shared, *own[0], *summed]),
+            ordered(b, right, [*shared, *own[1], *summed]),
+        )
+        if keys is not None and result[-1] == own[1][0]:
+            s.pending[id(op.out)] = keys
+        elif keys is not None:
+            s.other_units.update(keys.unique().tolist())
+        return
+    values = ordered(b, right, [*shared, *summed, *own[1]])
+    mixed = attend(s, values, op.out.shape[result.index(own[0][0])])
+    order = "".join([*shared, *own[0], *own[1]])
+    s.set(op.out, ordered(mixed, order, list(result)))
+
+
 def _softmax(s: Scaling, op: Op) -> None:
     scores = s.pending.get(id(op.args[0]))
     axis = op.named("input", "dim")["dim"]
@@ -187,4 +225,5 @@ ATTENTION_RULES = {
     "__matmul__": _matmul,
     "bmm": _matmul,
     "softmax": _softmax,
+    "einsum": _einsum,
 }

@@ -62,7 +62,8 @@ def _shape(s: Scaling, op: Op) -> None:
             if not isinstance(value, Tensor) or not is_real(value):
                 return value
             label = s.label(value)
-            return label[i][0] if label else torch.full(value.shape, FIXED)
+            # Contiguous, since labels are broadcast and a view of them might not exist.
+            return label[i][0].contiguous() if label else torch.full(value.shape, FIXED)
 
         args, kwargs = tree_map(shadow, op.args), tree_map(shadow, op.kwargs)
         moved = [t for t in tree_leaves(op.func(*args, **kwargs)) if isinstance(t, Tensor)]
@@ -103,6 +104,19 @@ def _same(s: Scaling, op: Op) -> None:
 def _homogeneous(s: Scaling, op: Op) -> None:
     """ReLU and its like, of degree one: a unit may be scaled, not mixed with others."""
     _degree(s, op, 1.0)
+
+
+def _glu(s: Scaling, op: Op) -> None:
+    """A · σ(b): the half that is multiplied scales, the half in the sigmoid does not."""
+    axis = op.named("input", "dim")["dim"]
+    axis = -1 if axis is None else axis
+    out = []
+    for units, degree in s.label(op.args[0]):
+        kept, gate = units.chunk(2, axis)
+        s.classes.stop(gate)
+        s.mark_diagonal(kept)
+        out.append((kept, degree))
+    s.set(op.out, tuple(out))
 
 
 def _dropout(s: Scaling, op: Op) -> None:
@@ -264,6 +278,7 @@ ELEMENTWISE_RULES = {
     "view_as_complex": _complex,
     "view_as_real": _pairs,
     "pad": _pad,
+    "glu": _glu,
     "masked_fill": _masked,
 }
 #: Rules that look at the first tensor only.

@@ -159,7 +159,7 @@ def _keeps_last(op: Op, width: int) -> bool:
             return value
         if not value.ndim:
             return value
-        return torch.arange(value.shape[-1]).expand(value.shape)
+        return torch.arange(value.shape[-1]).expand(value.shape).contiguous()
 
     moved = op.func(*tree_map(shadow, op.args), **tree_map(shadow, op.kwargs))
     for out in tree_leaves(moved):

@@ -43,6 +43,7 @@ class Op:
         module: dotted name of the module that called it.
         reads: nodes of its tensor arguments; a node is a tensor until it is written in place.
         writes: nodes of its tensor results.
+        inplace: whether it writes into one of its arguments.
     """
 
     func: Callable[..., Any]
@@ -53,6 +54,7 @@ class Op:
     module: str
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    inplace: bool = False
 
     def named(self, *names: str) -> dict[str, Any]:
         """Arguments by name, given in the order of the signature; None where one was left out."""
@@ -166,13 +168,14 @@ class _Recorder(TorchFunctionMode):
         if name == "__setitem__":
             results = [args[0]]
         writes = []
+        inplace = any(t is a for t in results for a in inputs)
         for tensor in results:
             self.nodes.pop(id(tensor), None)  # written in place: a new node
             writes.append(self.node(tensor))
-        inplace = name.endswith("_") and not name.startswith("__")
-        plain = name.rstrip("_") if inplace else name
+        plain = name if name.startswith("__") else name.rstrip("_")
         where = self.inside[-1] if self.inside else ""
-        self.trace.ops.append(Op(func, plain, args, kwargs, out, where, reads, tuple(writes)))
+        op = Op(func, plain, args, kwargs, out, where, reads, tuple(writes), inplace)
+        self.trace.ops.append(op)
         return out
 
 
@@ -205,7 +208,7 @@ def trace_forward(module: nn.Module, inputs: Any) -> Trace:
         inputs: a tensor, tuple or dict.
 
     Returns:
-        The trace; it keeps every tensor alive.
+        The trace of what the outputs depend on.
     """
     params = dict(module.named_parameters())
     trace = Trace({id(p): n for n, p in params.items()}, params)
@@ -216,7 +219,18 @@ def trace_forward(module: nn.Module, inputs: Any) -> Trace:
         out = call(module, inputs)
     trace.outputs = outputs_of(out)
     trace.output_nodes = [recorder.node(t) for t in trace.outputs]
+    trace.ops = _needed(trace)
     return trace
+
+
+def _needed(trace: Trace) -> list[Op]:
+    """The calls that the outputs depend on; in-place ones too, which may write through a view."""
+    wanted, kept = set(trace.output_nodes), []
+    for op in reversed(trace.ops):
+        if op.inplace or wanted.intersection(op.writes):
+            wanted.update(op.reads)
+            kept.append(op)
+    return kept[::-1]
 
 
 def as_double(inputs: Any) -> Any:

@@ -62,12 +62,13 @@ def verify_laws(
         grads = {ce: _gradient(exact, inputs, ce, seed, eps=False) for ce in (False, True)}
         params = dict(exact.named_parameters())
         real = _gradient(generic, inputs, False, seed, eps=True)
+        whole = {id(g): _norm(g) for g in (*grads.values(), real)}
         for i, law in enumerate(laws):
             c = torch.randn(law.count(params), generator=generator, dtype=torch.float64)
             under_ce = CROSS_ENTROPY in law.note
-            worst[i] = max(worst[i], _defect(law, params, grads[under_ce], c))
+            worst[i] = max(worst[i], _defect(law, params, grads[under_ce], c, whole))
             if "eps" in law.note:
-                with_eps[i] = max(with_eps[i], _defect(law, params, real, c))
+                with_eps[i] = max(with_eps[i], _defect(law, params, real, c, whole))
     checked = []
     for law, defect, left in zip(laws, worst, with_eps, strict=True):
         note = law.note
@@ -78,13 +79,17 @@ def verify_laws(
     return checked
 
 
-def _defect(law: Law, params: dict[str, Any], grads: dict[str, Tensor], c: Tensor) -> float:
+def _norm(tensors: dict[str, Tensor]) -> float:
+    return sum(float(t.square().sum()) for t in tensors.values()) ** 0.5
+
+
+def _defect(
+    law: Law, params: dict[str, Any], grads: dict[str, Tensor], c: Tensor, whole: dict[int, float]
+) -> float:
     moved = law.generator(params, c)
     along = sum(float((grads[n] * t).sum()) for n, t in moved.items())
     size = sum(float(grads[n].norm() * t.norm()) for n, t in moved.items())
-    whole = sum(float(g.square().sum()) for g in grads.values()) ** 0.5
-    span = sum(float(t.square().sum()) for t in moved.values()) ** 0.5
-    scale = max(size, _FLOOR * whole * span)
+    scale = max(size, _FLOOR * whole[id(grads)] * _norm(moved))
     return abs(along) / scale if scale > 0 else 0.0
 
 
