@@ -1,15 +1,16 @@
 """Is equivariance by design exact, and can symmetries be found in what a network has learnt?
 
-Five measurements: a p4 network against a CNN of its size trained with rotations, on turned digits;
-the equivariance error of both; dimensions of equivariant linear maps against character theory; the
-generators of so(1,3) from the gradients of a network that learnt the Minkowski norm; and whether
-training on full orbits leaves the subspace of equivariant weights.
+A p4 network and a CNN of its size, trained with and without rotations, on turned digits; dimensions
+of equivariant maps against character theory; the generators of so(1,3) from a network that learnt
+the Minkowski norm; and training on full orbits from equivariant weights.
 
 Sources: T. Cohen, M. Welling 2016, arXiv 1602.07576; N. Gruver et al. 2022, arXiv 2210.02984;
 M. Finzi, M. Welling, A. G. Wilson 2021, arXiv 2104.09459; LieSD 2024, arXiv 2410.09841;
 M. M. Bronstein et al. 2021, arXiv 2104.13478. Departure: 8 × 8 digits instead of MNIST, and a known
 norm instead of collider data. Both networks on digits read out the maximum: with the mean neither
-learns in 25 epochs (a third of the turned digits for p4, half for the augmented CNN).
+learns in 25 epochs (a third of the turned digits for p4, half for the augmented CNN). The claim
+leaves the batch open; the lead of p4 on seed 100, which is not among the evidence, was 0.02, 0.05,
+0.07, 0.04, 0.09 for 32, 50 (used here), 64, 100, 125 images a step.
 """
 
 from __future__ import annotations
