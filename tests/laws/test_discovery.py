@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from thalweg.laws import AmbiguousRank, SymmetryReport, discover_symmetries
 
-VECTORS = np.load(Path(__file__).parents[1] / "vectors/geometric-deep-learning.npz")
+VECTORS = np.load(
+    Path(__file__).parents[1] / "vectors/geometric-deep-learning.npz", allow_pickle=False
+)
 MINKOWSKI = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0], dtype=torch.float64))
 
 

@@ -138,16 +138,18 @@ def _stack(rep: Tensor | Group, what: str) -> Tensor:
 
 def _fixing(left: Tensor, right: Tensor) -> Tensor:
     """(g, m, m) matrices that are zero on invariant outputs, from elements or Lie generators."""
-    rows = []
-    for i, (out, into) in enumerate(zip(left, right, strict=True)):
-        if all((a + a.T).abs().max() < 1e-6 for a in (out, into)):
-            # A quarter turn of both is antisymmetric and orthogonal: it fixes nothing either way.
-            rows.append(out)
-            continue
-        require_orthogonal(out[None], f"out_rep[{i}] (neither antisymmetric): matrix")
-        require_orthogonal(into[None], f"in_rep[{i}] (neither antisymmetric): matrix")
-        rows.append(out - torch.eye(len(out)).to(out))
-    return torch.stack(rows)
+    # A quarter turn is antisymmetric and orthogonal: it fixes nothing either way.
+    lie = _antisymmetric(left) & _antisymmetric(right)
+    for name, stack in (("in_rep", right), ("out_rep", left)):
+        eye = torch.eye(stack.shape[-1]).to(stack)
+        finite = torch.where(lie[:, None, None], eye, stack)
+        require_orthogonal(finite, f"no pair of Lie generators, and {name}")
+    return torch.where(lie[:, None, None], left, left - torch.eye(left.shape[-1]).to(left))
+
+
+def _antisymmetric(stack: Tensor) -> Tensor:
+    """(g,) which of the matrices are."""
+    return (stack + stack.transpose(1, 2)).abs().amax((1, 2)) < 1e-6
 
 
 def _kernel(matrices: Tensor) -> Tensor:

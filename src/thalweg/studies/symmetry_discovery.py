@@ -1,21 +1,22 @@
 """Is equivariance by design exact, and can symmetries be found in what a network has learnt?
 
-Five measurements: a p4 network against a CNN of its size trained with rotations, on turned digits;
-the equivariance error of both; dimensions of equivariant linear maps against character theory; the
-generators of so(1,3) from the gradients of a network that learnt the Minkowski norm; and whether
-training on full orbits leaves the subspace of equivariant weights.
+A p4 network and a CNN of its size, trained with and without rotations, on turned digits; dimensions
+of equivariant maps against character theory; the generators of so(1,3) from a network that learnt
+the Minkowski norm; and training on full orbits from equivariant weights.
 
 Sources: T. Cohen, M. Welling 2016, arXiv 1602.07576; N. Gruver et al. 2022, arXiv 2210.02984;
 M. Finzi, M. Welling, A. G. Wilson 2021, arXiv 2104.09459; LieSD 2024, arXiv 2410.09841;
 M. M. Bronstein et al. 2021, arXiv 2104.13478. Departure: 8 × 8 digits instead of MNIST, and a known
 norm instead of collider data. Both networks on digits read out the maximum: with the mean neither
-learns in 25 epochs (a third of the turned digits for p4, half for the augmented CNN).
+learns in 25 epochs (a third of the turned digits for p4, half for the augmented CNN). The claim
+leaves the batch open; the lead of p4 on seed 100, which is not among the evidence, was 0.02, 0.05,
+0.07, 0.04, 0.09 for 32, 50 (used here), 64, 100, 125 images a step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,8 @@ from thalweg.studies.figures import Figures, data_hash, thin
 
 __all__ = ["PRESETS", "Config", "run"]
 
-FLOW_EVERY = 5
+Named = dict[str, float]
+Series = dict[str, list[float]]
 C4 = Group.cyclic(4, rotation=True)
 
 
@@ -65,7 +67,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(epochs=8, norm_points=500, norm_steps=400, flow_steps=20, flow_lr=0.1),
+    "smoke": Config(epochs=6, norm_points=500, norm_steps=500, flow_steps=10, flow_lr=0.1),
     "quick": Config(),
     "full": Config(num_train=1000, epochs=100, width=256, norm_steps=10_000, flow_steps=2000),
     "paper": Config(num_train=1400, epochs=300, width=512, norm_points=20_000, norm_steps=20_000),
@@ -80,7 +82,7 @@ def run(config: Config, seed: int) -> Figures:
     wrong, wrong_trace = _dimensions(seed)
     gap, spectra = _norm(config, seed)
     outside, paths = _flow(config, data, seed)
-    steps = range(0, config.flow_steps + 1, FLOW_EVERY)
+    steps = range(config.flow_steps + 1)
     rows = {  # claim: figure, baseline, control
         "p4_rotated_accuracy": (
             accuracy["p4"] - accuracy["augmented"], accuracy["augmented"], accuracy["upright"]
@@ -136,15 +138,13 @@ def p4_net(width: int = 8) -> nn.Sequential:
     )  # fmt: skip
 
 
-def _digits(
-    config: Config, data: Digits, seed: int
-) -> tuple[Mapping[str, float], Mapping[str, float], list[float]]:
+def _digits(config: Config, data: Digits, seed: int) -> tuple[Named, Named, list[float]]:
     """Accuracy on turned images, equivariance error, and the latter along the augmented run."""
     generator = torch.Generator().manual_seed(seed)
     turned = _random_turns(data.x_test, generator)
     accuracy, error, learnt = {}, {}, []
     for name, net in (("p4", p4_net()), ("augmented", cnn()), ("upright", cnn())):
-        monitor = EquivarianceMonitor(net, data.x_test, C4, turn)
+        monitor = EquivarianceMonitor(net, data.x_test[:200], C4, turn)
         optimizer = torch.optim.Adam(net.parameters(), config.lr)
         monitor(0)
         for epoch in range(config.epochs):
@@ -174,13 +174,9 @@ def _dimensions(seed: int) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(seed)
     wrong = wrong_trace = 0.0
     for into, out, whole_in, whole_out, expected in _cases():
-        q_in, q_out = (
-            torch.linalg.qr(torch.randn(r.shape[1:], generator=generator, dtype=torch.float64))[0]
-            for r in (into, out)
-        )
-        layer = EquivariantLinear(
-            q_in @ into @ q_in.T, q_out @ out @ q_out.T, bias=False, dtype=torch.float64
-        )
+        squares = (torch.empty_like(r[0]) for r in (into, out))
+        q_in, q_out = (nn.init.orthogonal_(q, generator=generator) for q in squares)
+        layer = EquivariantLinear(q_in @ into @ q_in.T, q_out @ out @ q_out.T, bias=False)
         wrong += abs(len(layer.coefficients) - expected)
         # The projector M ↦ mean ρ_out(g) M ρ_in(g)ᵀ has trace mean tr ρ_out(g) tr ρ_in(g).
         in_trace = torch.einsum("gii->g", q_in @ whole_in @ q_in.T)
@@ -218,7 +214,7 @@ def _power(stack: Tensor, order: int) -> Tensor:
     return result
 
 
-def _norm(config: Config, seed: int) -> tuple[Mapping[str, float], Mapping[str, list[float]]]:
+def _norm(config: Config, seed: int) -> tuple[Named, Series]:
     """Seventh ÷ sixth singular value, and all, of ∇f⊗x: exact, untrained and trained."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -250,9 +246,7 @@ def _norm(config: Config, seed: int) -> tuple[Mapping[str, float], Mapping[str, 
     return gaps, spectra
 
 
-def _flow(
-    config: Config, data: Digits, seed: int
-) -> tuple[Mapping[str, float], Mapping[str, list[float]]]:
+def _flow(config: Config, data: Digits, seed: int) -> tuple[Named, Series]:
     """Norm of the non-equivariant part of a CNN's weights after training, and along it."""
     start = _symmetrised([p.double() for p in cnn().parameters()])
     x = data.x.double()
@@ -265,7 +259,7 @@ def _flow(
                 p.copy_(s)
         optimizer = torch.optim.SGD(net.parameters(), config.flow_lr)
         path = [_outside(list(net.parameters()))]
-        for step in range(config.flow_steps):
+        for _ in range(config.flow_steps):
             rows = torch.randint(len(x), (config.flow_batch,), generator=generator)
             images, labels = x[rows], data.y[rows]
             if name == "orbit":
@@ -274,9 +268,7 @@ def _flow(
                 images = _random_turns(images, generator)
             loss = functional.cross_entropy(net(images), labels)
             _step(optimizer, loss)
-            if step % FLOW_EVERY == FLOW_EVERY - 1:
-                path.append(_outside(list(net.parameters())))
-        path[-1] = _outside(list(net.parameters()))
+            path.append(_outside(list(net.parameters())))
         final[name], paths[name] = path[-1], path
     return final, paths
 
