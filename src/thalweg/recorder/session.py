@@ -447,7 +447,7 @@ class Session:
             "skipped",
             self.step,
             message=f"{', '.join(names)} never fitted {self._budget.fraction:.0%} of the time of "
-            f"{self._budget.steps} steps: raise --overhead, or train longer",
+            f"{self.step - self._store.first_step} steps: raise --overhead, or train longer",
         )
 
     def close(self, status: str = "closed") -> None:
