@@ -18,7 +18,7 @@ from thalweg.report.scale import Scale, number, scale_of
 
 __all__ = ["draw"]
 
-WIDTH, LEFT, RIGHT = 760, 64, 16
+WIDTH, LEFT, RIGHT = 760, 64, 28
 STRIP, CURVE = 92, 190
 _STYLE = """
 svg { font: 12px system-ui, sans-serif; background: #fff; color: #1b1f24; }
@@ -75,7 +75,7 @@ def _strip(c: ClaimStanding) -> tuple[str, int]:
     baselines, controls = item.baselines.get(claim.id, ()), item.controls.get(claim.id, ())
     bounds = claim.threshold if isinstance(claim.threshold, tuple) else (claim.threshold,)
     scale = _scale([*samples, *baselines, *controls, *bounds])
-    lines = textwrap.wrap(f"{c.judgement.verdict.upper()}: {claim.statement}", 112)
+    lines = textwrap.wrap(f"{c.judgement.verdict.upper()}: {claim.statement}", 100)
     out = [
         f'<text x="8" y="{14 + 15 * i}" class="title">{escape(t)}</text>'
         for i, t in enumerate(lines)
@@ -107,7 +107,7 @@ def _strip(c: ClaimStanding) -> tuple[str, int]:
         words.append(f"○ {claim.baseline.name}")
     if controls and claim.control:
         words.append(f"✕ control: {claim.control.name}")
-    legend = textwrap.wrap("    ".join(words), 120)
+    legend = textwrap.wrap("    ".join(words), 104)
     for i, line in enumerate(legend):
         out.append(f'<text x="{LEFT}" y="{middle + 48 + 14 * i}" class="dim">{escape(line)}</text>')
     return "".join(out), top + STRIP + 14 * (len(legend) - 1)
