@@ -99,4 +99,4 @@ def test_the_commands_of_a_guide_print_what_it_shows(page, tmp_path):
         assert code == (1 if "WARNING" in shown else 0), command
         # Findings stand in the order of their figures, so each is looked for by itself.
         for part in re.split(r"^\.\.\.$|^ *- |^$", shown, flags=re.M):
-            assert _masked(part) in _masked(said), f"{command} does not print {part!r}"
+            assert _masked(part) in _masked(said), f"{command} prints not {part} but {said}"
