@@ -81,7 +81,8 @@ def laws(
 def _summary(
     found: KnownLaws, counts: list[int], report: LawReport | str, sample: Any
 ) -> list[str]:
-    lines = [f"{sum(counts)} known scalar laws in {len(found)} families"]
+    families = "1 family" if len(found) == 1 else f"{len(found)} families"
+    lines = [f"{sum(counts)} known scalar laws in {families}"]
     if sample is None:
         lines += _fill("", "not checked: give a sample input (--data, or return it with the model)")
     if isinstance(report, str):

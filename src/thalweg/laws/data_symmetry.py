@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from thalweg.laws.conservation_laws import LawReport, conservation_laws
+from thalweg.laws.conservation_laws import MAX_EXACT_DIM, LawReport, conservation_laws
 from thalweg.laws.model_fields import fields_from_model
 from thalweg.numerics.group import Group, Isotype, commutant, isotypic
 
@@ -164,9 +164,21 @@ def extra_laws(
     generator = generator or torch.Generator().manual_seed(0)
     shape = input_shape or (group.dim,)
     dtype = torch.float64
-    with torch.no_grad():
-        probe = torch.randn(1, *shape, generator=generator, dtype=dtype)
-        width = _double(model)(probe).reshape(1, -1).shape[1]
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if size > MAX_EXACT_DIM:
+        raise ValueError(
+            f"{size} parameters are too many for brackets (at most {MAX_EXACT_DIM}): use a smaller "
+            "model of the same architecture, or linear_extra_laws for a linear one"
+        )
+    probe = torch.randn(1, *shape, generator=generator, dtype=dtype)
+    try:
+        with torch.no_grad():
+            width = _double(model)(probe).reshape(1, -1).shape[1]
+    except RuntimeError as error:
+        raise ValueError(
+            f"the group acts on {group.dim} coordinates, and the model does not accept a sample of "
+            f"shape {tuple(shape)} ({error}): choose a group that fits, or give input_shape"
+        ) from error
 
     def sample(g: torch.Generator) -> tuple[Tensor, Tensor]:
         x = torch.randn(16, *shape, generator=g, dtype=dtype)
