@@ -101,9 +101,17 @@ def advance(
         h, c = (shrink**2 * h, shrink * c) if order == 2 else (shrink * h, c)
         theta_d = 0.0 * h + extra
     else:
-        theta_d = hyper.weight_decay * h + extra
-    theta_v = beta * c + (1.0 - hyper.dampening) * theta_d if beta else theta_d
-    theta_u = theta_d + beta * theta_v if hyper.nesterov else theta_v
+        theta_d = hyper.weight_decay * h + extra if _any(extra) else hyper.weight_decay * h
+    fresh = theta_d * (1.0 - hyper.dampening) if hyper.dampening and beta else theta_d
+    theta_v = fresh.add(c, alpha=beta) if beta else theta_d
+    theta_u = theta_d.add(theta_v, alpha=beta) if hyper.nesterov else theta_v
+    moved = h.add(theta_u, alpha=-lr if order == 1 else -2 * lr)
     if order == 1:
-        return LawState(h - lr * theta_u, theta_v)
-    return LawState(h - 2 * lr * theta_u + lr**2 * uu, theta_v - lr * uv)
+        return LawState(moved, theta_v)
+    if isinstance(uu, Tensor) and isinstance(uv, Tensor):
+        return LawState(moved.add_(uu, alpha=lr**2), theta_v.sub(uv, alpha=lr))
+    return LawState(moved + lr**2 * uu, theta_v - lr * uv)
+
+
+def _any(extra: Tensor | float) -> bool:
+    return isinstance(extra, Tensor) or extra != 0.0

@@ -22,6 +22,7 @@ from torch.optim.optimizer import Optimizer
 
 from thalweg.laws.broken import Hyper, LawState, advance
 from thalweg.laws.law import Law
+from thalweg.laws.sgd_step import SGDStep, velocities
 
 __all__ = ["LawMonitor", "LawReading"]
 
@@ -130,12 +131,12 @@ class LawMonitor:
     def reset(self) -> None:
         """Start anew from the present weights, as after steps that were not seen."""
         self._followed = []
+        velocity = velocities(self._optimizer, self._params)
         for law in self._laws:
             status = self._unpredictable(law)
             values = law.fn(self._params)
-            velocity = self._velocity(law)
             c = None
-            if velocity is not None and not status:
+            if velocity.keys() >= set(law.parameters) and not status:
                 c = law.bilinear(self._params if law.order == 2 else velocity, velocity)
             self._followed.append(_Followed(law, values, c, status))
 
@@ -151,10 +152,10 @@ class LawMonitor:
 
     def step(self) -> None:
         """Hear of a step that the optimizer has just taken."""
-        groups = {id(p): g for g in self._optimizer.param_groups for p in g["params"]}
+        step = SGDStep(self._optimizer, self._params)
         for followed in self._followed:
             if not followed.status:
-                self._advance(followed, groups)
+                self._advance(followed, step)
 
     def readings(self) -> list[LawReading]:
         """Where every law stands now."""
@@ -200,30 +201,20 @@ class LawMonitor:
                 return f"unsupported:its parameters have different {key}"
         return ""
 
-    def _velocity(self, law: Law) -> dict[str, Tensor] | None:
-        found = {}
-        for name in law.parameters:
-            state = self._optimizer.state.get(self._params[name], {})
-            found[name] = state.get("momentum_buffer")
-        if any(v is None for v in found.values()):
-            return None
-        return found
-
-    def _advance(self, followed: _Followed, groups: dict[int, dict[str, Any]]) -> None:
+    def _advance(self, followed: _Followed, step: SGDStep) -> None:
         law, params = followed.law, self._params
         if not any(params[n].requires_grad for n in law.parameters):
             return
-        mine = {n: groups[id(params[n])] for n in law.parameters}
-        first = next(iter(mine.values()))
+        mine = {n: step.groups[n] for n in law.parameters}
+        first = mine[law.parameters[0]]
         lr = float(first["lr"])
         if type(self._optimizer) is not torch.optim.SGD:  # Muon and column sums
             hyper = Hyper(lr, weight_decay=float(first["weight_decay"]), decoupled=True)
             followed.state = advance(followed.state, hyper, 0.0, 0.0, order=1)
             return
-        gradients = {n: params[n].grad for n in law.parameters}
-        missing = [n for n, g in gradients.items() if g is None]
+        missing = [n for n in law.parameters if params[n].grad is None]
         if missing:
-            if len(missing) < len(gradients):
+            if len(missing) < len(mine):
                 followed.status = f"skipped:{missing[0]} had no gradient while others had"
             return  # none moved
         decays = {n: float(g["weight_decay"]) for n, g in mine.items()}
@@ -232,7 +223,7 @@ class LawMonitor:
         for piece in law.pieces:
             more = decays[piece.parameter] - decay
             if more:
-                before = {piece.parameter: self._before(piece.parameter, gradients, decays, first)}
+                before = {piece.parameter: step.before(piece.parameter)}
                 extra = extra + more * law.part(piece, before, before)
         hyper = Hyper(
             lr=lr,
@@ -241,47 +232,20 @@ class LawMonitor:
             weight_decay=decay,
             nesterov=bool(first["nesterov"]),
         )
-        velocity = self._velocity(law)
         uu: Tensor | float = 0.0
         uv: Tensor | float = 0.0
-        if law.order == 2:
-            if hyper.momentum and not hyper.nesterov and velocity is not None:
-                uu = uv = law.fn(velocity)
-            else:
-                u = {n: self._direction(n, gradients, decays, first) for n in law.parameters}
-                uu = law.fn(u)
-                uv = law.bilinear(u, velocity) if velocity is not None else uu
+        if law.order == 2 and hyper.momentum and not hyper.nesterov:
+            uu = uv = step.velocity_squares.of(law)
+        elif law.order == 2:
+            uu = uv = step.direction_squares.of(law)
+            if hyper.momentum:
+                u = {n: step.directions[n] for n in law.parameters}
+                uv = law.bilinear(u, step.velocities)
         if followed.fresh:  # the first velocity is d itself, undampened
             hyper = replace(hyper, dampening=0.0)
             followed.fresh = False
         followed.state = advance(followed.state, hyper, uu, uv, order=law.order, extra=extra)
         followed.steps += 1
-
-    def _direction(
-        self,
-        name: str,
-        gradients: dict[str, Any],
-        decays: dict[str, float],
-        group: dict[str, Any],
-    ) -> Tensor:
-        """The direction u of the step, from the weights after it.
-
-        θ = θ⁺ + ηu, so u(1 − ηλ) = g + λθ⁺ + βv⁺.
-        """
-        sign = -1.0 if group["maximize"] else 1.0
-        parameter = self._params[name].detach()
-        total = sign * gradients[name] + decays[name] * parameter
-        if group["momentum"]:
-            velocity = self._optimizer.state[self._params[name]]["momentum_buffer"]
-            if not group["nesterov"]:
-                return velocity
-            total = total + float(group["momentum"]) * velocity
-        return total / (1.0 - float(group["lr"]) * decays[name])
-
-    def _before(self, name: str, *args: Any) -> Tensor:
-        """The parameter before the step."""
-        group = args[-1]
-        return self._params[name].detach() + float(group["lr"]) * self._direction(name, *args)
 
     def _rounding(self, law: Law) -> Tensor:
         """(K,) variance that rounding every weight once adds to the law.
