@@ -184,6 +184,25 @@ def never_wrong() -> list[list[str]]:
     return rows
 
 
+def law_counts() -> list[list[str]]:
+    """Laws of random small networks counted by brackets, beside theory."""
+    result = _load("law_counts")
+    rows = [["networks", "counted right", "largest D", "s"]]
+    for kind, r in result["kinds"].items():
+        right = f"{r['right']:.0f} of {r['networks']:.0f}"
+        rows.append([kind, right, f"{r['largest_dim']:.0f}", f"{r['wall_s']:.1f}"])
+    right = f"{result['right']} of {result['networks']}"
+    rows.append(
+        [
+            "all, smallest gap " + f"{result['smallest_gap']:.0e}",
+            right,
+            "",
+            f"{result['wall_s']:.0f}",
+        ]
+    )
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -194,6 +213,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "kernels": kernels,
     "width": width,
     "never_wrong": never_wrong,
+    "law_counts": law_counts,
 }
 
 
