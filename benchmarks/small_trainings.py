@@ -29,7 +29,7 @@ from benchmarks.small_models import (
     text,
 )
 
-__all__ = ["ARCHITECTURES", "FAULTS", "Setting", "train"]
+__all__ = ["ARCHITECTURES", "FAULTS", "LAW_FAULTS", "Setting", "train"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -42,7 +42,8 @@ def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
 class Architecture:
     """A task: model, data, loss, and the optimizer with which it trains well.
 
-    ``middle`` is a layer between others; ``relu_input`` the one before a ReLU.
+    ``middle`` is a layer between others; ``relu_input`` the one before a ReLU; ``balanced`` one
+    whose weight is in an exact conservation law; ``sgd_lr`` a rate for SGD without momentum.
     """
 
     model: Callable[..., nn.Module]
@@ -51,6 +52,8 @@ class Architecture:
     lr: float
     middle: str
     relu_input: str
+    balanced: str
+    sgd_lr: float = 0.1
     neck_dim: int = 32
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     reconstructs: bool = False
@@ -58,14 +61,31 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "mlp": Architecture(Dense, digits, "momentum", 0.03, "fc2", "fc1"),
+    "mlp": Architecture(Dense, digits, "momentum", 0.03, "fc2", "fc1", "fc2"),
     "transformer": Architecture(
-        Transformer, text, "adamw", 3e-3, "blocks.0.down", "blocks.1.up", steps=150
+        Transformer,
+        text,
+        "adamw",
+        3e-3,
+        "blocks.0.down",
+        "blocks.1.up",
+        "blocks.0.down",
+        0.3,
+        steps=150,
     ),
-    "resnet": Architecture(Residual, digits, "momentum", 0.03, "conv1", "norm0"),
-    "gru": Architecture(Recurrent, digits, "adam", 5e-3, "fc", "fc"),
+    "resnet": Architecture(Residual, digits, "momentum", 0.03, "conv1", "norm0", "fc"),
+    "gru": Architecture(Recurrent, digits, "adam", 5e-3, "fc", "fc", "fc"),
     "autoencoder": Architecture(
-        Autoencoder, digits, "adam", 3e-3, "code", "fc2", loss=F.mse_loss, reconstructs=True
+        Autoencoder,
+        digits,
+        "adam",
+        3e-3,
+        "code",
+        "fc2",
+        "code",
+        0.3,
+        loss=F.mse_loss,
+        reconstructs=True,
     ),
 }
 
@@ -103,6 +123,7 @@ class Setting:
     samples: int | None = None
     full_batch: bool = False
     half_mse: bool = False
+    laws: bool = False
     model: dict[str, Any] = field(default_factory=dict)
 
 
@@ -125,6 +146,17 @@ FAULTS: dict[str, frozenset[str]] = {
     "one layer's lr x 10000": frozenset({"dominating_layer", "lr_too_high", "nonfinite"}),
     "one layer's lr / 1000000": frozenset({"starved_layer", "never_moves"}),
 }
+#: Faults that leave the loss falling: what training does is not what its optimizer says. Under SGD
+#: with momentum and weight decay, recorded with the conservation laws.
+LAW_FAULTS: dict[str, frozenset[str]] = dict.fromkeys(
+    (
+        "weights decayed twice",
+        "one tensor's gradient halved by a hook",
+        "one tensor's accumulated gradient not divided",
+        "a frozen tensor updated",
+    ),
+    frozenset({"broken_law"}),
+)
 
 
 def train(setting: Setting, seed: int, out: str | Path, *, overhead: float = 1.0) -> float:
@@ -150,6 +182,16 @@ def _fitted(setting: Setting) -> Setting:
         return replace(setting, regression=True)
     if setting.fault == "overflow under a gradient scaler":
         return replace(setting, scaler=True)
+    if setting.fault in LAW_FAULTS:
+        undivided = "not divided" in setting.fault
+        return replace(
+            setting,
+            optimizer="momentum",
+            lr=ARCHITECTURES[setting.architecture].sgd_lr / 3,
+            weight_decay=1e-3,
+            accumulate=4 if undivided else 1,
+            laws=True,
+        )
     return setting
 
 
@@ -199,7 +241,8 @@ def _train(
             total = total + loss.detach()
         return total
 
-    with thalweg.record(model, optimizer, out, overhead=overhead):
+    instruments = ["default", "laws"] if setting.laws else None
+    with thalweg.record(model, optimizer, out, overhead=overhead, instruments=instruments):
         for step in range(steps):
             _put_in(fault, step, steps, arch, model, optimizer)
             if setting.optimizer == "lbfgs":
@@ -212,12 +255,15 @@ def _train(
                 losses.append(float(loss.detach()))
             else:
                 losses.append(float(closure()))
+            if fault == "one tensor's accumulated gradient not divided":
+                _balanced(arch, model).grad.mul_(setting.accumulate)  # pyright: ignore
             limit = 1e-4 if fault == "clipped to 1e-4" else setting.clip
             if limit is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), limit)
             scaler.step(optimizer)
             scaler.update()
+            _after(fault, model)
             if scheduler is not None:
                 scheduler.step()
             if setting.validate_every and step % setting.validate_every == 0:
@@ -257,6 +303,10 @@ def _model(setting: Setting, arch: Architecture, fault: str | None) -> nn.Module
             model.get_submodule(arch.relu_input).bias.fill_(-10.0)  # pyright: ignore
     if fault == "detach in the middle":
         model.get_submodule(arch.middle).register_forward_hook(lambda m, a, out: out.detach())
+    if fault == "one tensor's gradient halved by a hook":
+        _balanced(arch, model).register_hook(lambda grad: 0.5 * grad)
+    if fault == "a frozen tensor updated":
+        _balanced(arch, model).requires_grad_(False)
     return Scalar(model) if setting.regression else model
 
 
@@ -314,6 +364,20 @@ def _put_in(
     if fault == "overflow under a gradient scaler" and step == 20:
         first = next(p for p in _weights(model))
         first.register_hook(lambda g: g * float("inf") if torch.rand(()) < 0.8 else g)
+
+
+def _after(fault: str | None, model: nn.Module) -> None:
+    """Faults that write to weights beside the optimizer."""
+    for p in model.parameters():
+        if fault == "weights decayed twice":
+            p.data.mul_(1 - 1e-4)
+        elif fault == "a frozen tensor updated" and not p.requires_grad:
+            p.data.mul_(1 - 1e-4)
+
+
+def _balanced(arch: Architecture, model: nn.Module) -> nn.Parameter:
+    """A weight that is in an exact conservation law."""
+    return model.get_parameter(f"{arch.balanced}.weight")
 
 
 def _weights(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -185,21 +185,46 @@ def never_wrong() -> list[list[str]]:
 
 
 def law_counts() -> list[list[str]]:
-    """Laws of random small networks counted by brackets, beside theory."""
+    """Laws counted by brackets beside theory."""
     result = _load("law_counts")
-    rows = [["networks", "counted right", "largest D", "s"]]
-    for kind, r in result["kinds"].items():
-        right = f"{r['right']:.0f} of {r['networks']:.0f}"
-        rows.append([kind, right, f"{r['largest_dim']:.0f}", f"{r['wall_s']:.1f}"])
-    right = f"{result['right']} of {result['networks']}"
-    rows.append(
-        [
-            "all, smallest gap " + f"{result['smallest_gap']:.0e}",
-            right,
-            "",
-            f"{result['wall_s']:.0f}",
-        ]
-    )
+    rows = [["random networks", "counted as theory says", "largest D", "s"]]
+    for name, r in result["kinds"].items():
+        cells = f"{r['right']} of {r['networks']}", str(r["largest_dim"]), f"{r['wall_s']:.1f}"
+        rows.append([name, *cells])
+    whole = f"{result['right']} of {result['networks']}"
+    rows.append([f"all; smallest gap {result['smallest_gap']:.0e}", whole, "", _s(result)])
+    return rows
+
+
+def law_roundoff() -> list[list[str]]:
+    """What the prediction leaves of each law, beside round-off."""
+    result = _load("law_monitor")["roundoff"]
+    head = f"{result['parameters']:,} parameters, {result['steps']} steps"
+    rows = [[head, "laws", "residual ÷ round-off, median", "largest", "largest drift ÷ scale"]]
+    for name, r in result["kinds"].items():
+        spread = f"{r['median_over_roundoff']:.2f}", f"{r['max_over_roundoff']:.2f}"
+        rows.append([name, f"{r['laws']:,}", *spread, f"{r['max_relative_drift']:.2g}"])
+    r = result["exact_laws"]
+    spread = f"{r['median_over_roundoff']:.2f}", f"{r['max_over_roundoff']:.2f}"
+    rows.append(["all but those with ε", f"{r['laws']:,}", *spread, ""])
+    return rows
+
+
+def law_cost() -> list[list[str]]:
+    """Time of following all laws beside that of a step."""
+    rows = [["parameters", "laws", "batch × context", "step, ms", "laws, ms", "share of the step"]]
+    for r in _load("law_monitor")["cost"]:
+        low, high = (f"{100 * q:.1f}" for q in r["share_quartiles"])
+        rows.append(
+            [
+                f"{r['parameters']:,}",
+                f"{r['laws']:,} in {r['families']} families",
+                f"{r['batch']} × {r['context']}",
+                f"{r['step_ms']:.0f}",
+                f"{r['follow_ms']:.1f}",
+                f"{100 * r['share']:.1f} % [{low}, {high}]",
+            ]
+        )
     return rows
 
 
@@ -214,6 +239,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "width": width,
     "never_wrong": never_wrong,
     "law_counts": law_counts,
+    "law_roundoff": law_roundoff,
+    "law_cost": law_cost,
 }
 
 
@@ -250,6 +277,10 @@ def main() -> int:
 
 def _load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _s(result: dict[str, Any]) -> str:
+    return f"{result['wall_s']:.1f}"
 
 
 def _ratio(r: dict[str, Any]) -> str:
