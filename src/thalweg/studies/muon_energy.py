@@ -60,7 +60,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        time=6.0, samples=100, particles=(16, 64, 256), reference=1024, draws=8, train_steps=5
+        time=12.0, samples=100, particles=(16, 64, 256), reference=1024, draws=8, train_steps=5
     ),
     "quick": Config(),
     "full": Config(draws=256, train_steps=1000),
