@@ -228,6 +228,32 @@ def law_cost() -> list[list[str]]:
     return rows
 
 
+def muon_steps() -> list[list[str]]:
+    """A step of Muon beside torch's and AdamW."""
+    sizes = _load("muon")["steps"]
+    rows = [["", *(f"{name} parameters ({r['matrices']})" for name, r in sizes.items())]]
+    for method in next(iter(sizes.values()))["methods"]:
+        found = [r["methods"][method] for r in sizes.values()]
+        cells = [
+            f"{r['step_s']:.3g} s, {r['over_torch_muon']:.2g} × torch's Muon, "
+            f"{r['over_adamw']:.3g} × AdamW"
+            for r in found
+        ]
+        rows.append([method, *cells])
+    return rows
+
+
+def muon_factors() -> list[list[str]]:
+    """Error of polar factors per matrix product."""
+    methods = _load("muon")["factors"]["methods"]
+    spent = [r["matmuls"] for r in next(iter(methods.values())).values()]
+    rows = [["error on a Gaussian, on a graded matrix", *(f"{n} products" for n in spent)]]
+    for name, by_steps in methods.items():
+        cells = [f"{r['error_gaussian']:.2g}, {r['error_graded']:.2g}" for r in by_steps.values()]
+        rows.append([name, *cells])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -241,6 +267,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "law_counts": law_counts,
     "law_roundoff": law_roundoff,
     "law_cost": law_cost,
+    "muon_steps": muon_steps,
+    "muon_factors": muon_factors,
 }
 
 

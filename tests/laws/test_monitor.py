@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from thalweg.laws import Law, LawMonitor, LawReading, Piece
+from thalweg.optim import Muon, RegularizedMuon
 
 
 def _net(dtype=torch.float64, seed=0):
@@ -136,36 +137,65 @@ def test_adam_is_reported_and_not_predicted():
     assert monitor.readings()[0].status.startswith("unsupported:Adam breaks")
 
 
-class Muon(torch.optim.Optimizer):
-    """The exact polar factor of the gradient, with decoupled decay."""
-
-    def __init__(self, params, lr, weight_decay):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                u, s, vh = torch.linalg.svd(p.grad, full_matrices=False)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(group["lr"] * (u * (s > 1e-10 * s[0])) @ vh)
-
-
-def test_an_exact_muon_keeps_column_sums_but_for_decay():
+def _head_steps(optimizer_of, dtype=torch.float64, num_steps=50):
+    """The reading of the column sums after training the last layer alone."""
     model, laws = _net()
-    optimizer = Muon([model[2].weight], 0.02, 0.1)
-    monitor = LawMonitor(model, laws, optimizer)
-    for _ in range(50):
-        x, y = torch.randn(16, 4).double(), torch.randint(3, (16,))
+    model.to(dtype)
+    monitor = LawMonitor(model, laws[1:], optimizer_of([model[2].weight]))
+    for _ in range(num_steps):
+        x, y = torch.randn(16, 4, dtype=dtype), torch.randint(3, (16,))
         model.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    units, columns = monitor.readings()
-    assert abs(columns.residual / columns.scale).max() < 1e-13
-    assert abs(columns.drift).max() > 1e-3 and units.status.startswith("unsupported:")
-    in_bfloat16 = torch.optim.Muon([model[2].weight], 0.02)
-    status = LawMonitor(model, laws[1:], in_bfloat16, hooks=False).readings()[0].status
-    assert "bfloat16" in status
+        monitor._optimizer.step()
+    return monitor.readings()[0]
+
+
+@pytest.mark.parametrize(
+    "optimizer_of",
+    [
+        lambda p: Muon(p, 0.02, 0.1, backend="svd"),
+        lambda p: Muon(p, 0.02, 0.1, backend="ns"),
+        lambda p: Muon(p, 0.02, 0.1, backend="polar_express"),
+        lambda p: RegularizedMuon(p, 0.02, 1.0, 0.01, weight_decay=0.1),
+    ],
+)
+def test_muon_keeps_column_sums_but_for_decay(optimizer_of):
+    columns = _head_steps(optimizer_of)
+    assert columns.status == "ok"
+    assert abs(columns.residual / columns.scale).max() < 1e-11
+    assert abs(columns.drift).max() > 1e-3
+
+
+def test_in_float32_only_decompositions_keep_column_sums():
+    svd = _head_steps(lambda p: Muon(p, 0.02, backend="svd"), torch.float32, 300)
+    # What the doctor calls broken: 30 deviations of the rounding of the weights.
+    assert svd.status == "ok" and (abs(svd.residual) < 30 * svd.roundoff).all()
+    ns = _head_steps(lambda p: Muon(p, 0.02), torch.float32)
+    assert ns.status == "unsupported:round-off of Muon in torch.float32 breaks column sums"
+
+
+def test_no_other_muon_is_trusted():
+    class Muon(torch.optim.SGD):
+        pass
+
+    for kind in (torch.optim.Muon, Muon):
+        reading = _head_steps(lambda p, kind=kind: kind(p, 0.02))
+        assert reading.status == "unsupported:only this package's Muon is known to keep column sums"
+
+
+def test_sums_along_part_of_a_matrix_are_not_kept():
+    model, _ = _net()
+    part = Law("2", "1ᵀW", (Piece("2.weight", axis=1, index=torch.tensor([[0], [1]])),), "sum")
+    reading = LawMonitor(model, [part], Muon([model[2].weight])).readings()[0]
+    assert reading.status.startswith("unsupported:Muon keeps sums along all of a matrix")
+
+
+def test_a_matrix_that_muon_leaves_out_keeps_its_sums_undecayed():
+    model, laws = _net()
+    optimizer = Muon([model[2].weight], 0.02, 0.1, backend="svd")
+    monitor = LawMonitor(model, laws[1:], optimizer)
+    optimizer.step()  # no gradient yet
+    assert monitor.drift().max() == 0 and abs(monitor.residual()).max() == 0
 
 
 def test_missed_steps_and_missing_gradients_are_said():

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError
 from thalweg import __version__
 from thalweg.cli.almanac import almanac
 from thalweg.cli.check import check
+from thalweg.cli.check_accumulation import check_accumulation
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
@@ -60,6 +61,11 @@ app.command(compare, help_epilogue="Example: thalweg compare runs/adam runs/sgd"
 app.command(report, help_epilogue="Example: thalweg report runs/digits -o digits.html")
 app.command(export, help_epilogue="Example: thalweg export runs/digits --to csv -o digits.csv")
 app.command(check, help_epilogue="Example: thalweg check runs/digits")
+app.command(
+    check_accumulation,
+    name="check-accumulation",
+    help_epilogue="Example: thalweg check-accumulation train.py:build --splits 2,8",
+)
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(laws, help_epilogue="Example: thalweg laws model.py:build --group symmetric:4")
 app.command(study)

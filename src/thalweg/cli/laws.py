@@ -198,9 +198,10 @@ def _plain(
 def _built(build: str) -> tuple[nn.Module, Any]:
     from torch import nn
 
+    from thalweg.cli.built import called
     from thalweg.errors import ThalwegError
 
-    made = _called(build, "BUILD")
+    made = called(build, "BUILD")
     model, sample = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise ThalwegError(
@@ -211,10 +212,11 @@ def _built(build: str) -> tuple[nn.Module, Any]:
 
 
 def _sample(data: str) -> Any:
+    from thalweg.cli.built import called
     from thalweg.errors import ThalwegError
 
     if not data.endswith(".npz"):
-        made = _called(data, "--data")
+        made = called(data, "--data")
         return made[0] if isinstance(made, tuple) and len(made) == 2 else made
     import numpy as np
     import torch
@@ -224,37 +226,6 @@ def _sample(data: str) -> Any:
             return torch.from_numpy(file["x"])
     except (OSError, ValueError, KeyError) as error:
         raise ThalwegError(f"--data {data}: expected an .npz with an array x: {error}") from None
-
-
-def _called(reference: str, what: str) -> Any:
-    """The result of FILE.py:FUNCTION."""
-    import importlib.util
-    import sys
-
-    from thalweg.errors import ThalwegError, unknown_name
-
-    file, _, name = reference.rpartition(":")
-    path = Path(file)
-    if not file or not name.isidentifier():
-        raise ThalwegError(f"{what} must be FILE.py:FUNCTION, got {reference!r}")
-    if not path.is_file():
-        raise ThalwegError(f"{what}: no file {file!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, name, None)):
-            known = [n for n in vars(module) if callable(getattr(module, n)) and n[0] != "_"]
-            raise unknown_name(f"function of {file}", name, known)
-        return getattr(module, name)()
-    except ThalwegError:
-        raise
-    except Exception as error:
-        raise ThalwegError(f"{what} {reference} failed: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
 
 
 def _group(text: str) -> Group:

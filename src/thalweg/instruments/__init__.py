@@ -2,6 +2,9 @@
 
 from thalweg.instruments.activations import activation_rms as activation_rms
 from thalweg.instruments.activations import dormant_fraction as dormant_fraction
+from thalweg.instruments.check_accumulation import AccumulationReport as AccumulationReport
+from thalweg.instruments.check_accumulation import check_accumulation as check_accumulation
+from thalweg.instruments.check_accumulation import simulate_ddp as simulate_ddp
 from thalweg.instruments.critical_sharpness import critical_sharpness as critical_sharpness
 from thalweg.instruments.entk import EntkRank as EntkRank
 from thalweg.instruments.entk import entk as entk
@@ -33,6 +36,7 @@ from thalweg.instruments.weights import update_ratio as update_ratio
 from thalweg.instruments.weights import weight_norm as weight_norm
 
 __all__ = [
+    "AccumulationReport",
     "EntkRank",
     "HessianDensity",
     "IsometryDefect",
@@ -42,6 +46,7 @@ __all__ = [
     "Sharpness",
     "StabilityThreshold",
     "activation_rms",
+    "check_accumulation",
     "critical_sharpness",
     "distance_from_init",
     "dormant_fraction",
@@ -59,6 +64,7 @@ __all__ = [
     "layer_statistics",
     "noise_scale_of_gram",
     "sharpness",
+    "simulate_ddp",
     "stability_threshold",
     "stable_rank",
     "update_norm",

@@ -22,6 +22,7 @@ from thalweg.laws.law import Law, Piece
 from thalweg.laws.linear_symmetry import LinearSymmetries, linear_symmetries
 from thalweg.laws.model_fields import fields_from_model
 from thalweg.laws.monitor import LawMonitor, LawReading
+from thalweg.laws.muon_energy import MuonEnergyMonitor
 from thalweg.laws.rank import AmbiguousRank
 from thalweg.laws.symmetrize import Symmetrized, symmetrize
 from thalweg.numerics.group import Group
@@ -40,6 +41,7 @@ __all__ = [
     "LawState",
     "LiftedGroup",
     "LinearSymmetries",
+    "MuonEnergyMonitor",
     "NotCovered",
     "Piece",
     "Symmetrized",

@@ -2,8 +2,8 @@
 
 For SGD (momentum, Nesterov, dampening, weight decay) the drift is predicted step by step from the
 optimizer's own state; what the prediction leaves is round-off, or a training loop that does
-something else than it says. Column sums are predicted under an exact Muon as well. Adam and its kin
-break all laws: there only the drift is reported, and nothing is predicted.
+something else than it says. Column sums are predicted under Muon too, where its arithmetic keeps
+them. Adam and its kin break all laws: there only the drift is reported, and nothing is predicted.
 
 Source: D. Kunin et al. 2020, arXiv 2012.04728; derivation in ``docs/mathematics.md``.
 """
@@ -23,6 +23,7 @@ from torch.optim.optimizer import Optimizer
 from thalweg.laws.broken import Hyper, LawState, advance
 from thalweg.laws.law import Law
 from thalweg.laws.sgd_step import SGDStep, velocities
+from thalweg.optim import Muon, RegularizedMuon
 
 __all__ = ["LawMonitor", "LawReading"]
 
@@ -190,15 +191,36 @@ class LawMonitor:
         for name, group in zip(law.parameters, mine, strict=True):
             if group is None:
                 return f"unsupported:{name} is not in this optimizer"
-        if kind == "Muon" and law.order == 1:
-            if type(self._optimizer).__module__.startswith("torch."):
-                return "unsupported:torch's Muon computes in bfloat16, which breaks column sums"
-            return ""
+        if law.order == 1 and kind in ("Muon", "RegularizedMuon"):
+            return self._inexact_muon(law, [g for g in mine if g is not None])
         if type(self._optimizer) is not torch.optim.SGD:
             return f"unsupported:{kind} breaks this law in a way that is not predicted"
         for key in ("lr", "momentum", "dampening", "nesterov", "maximize"):
             if len({float(g[key]) for g in mine if g is not None}) > 1:
                 return f"unsupported:its parameters have different {key}"
+        return ""
+
+    def _inexact_muon(self, law: Law, groups: list[dict[str, Any]]) -> str:
+        """Why a Muon does not keep column sums; empty if it does.
+
+        Every odd function of a matrix keeps its left null space, so any backend does, up to
+        round-off: in float32 the polynomials amplify that to several hundred times the rounding of
+        the weights, decompositions to twenty times.
+        """
+        if not isinstance(self._optimizer, Muon | RegularizedMuon):
+            return "unsupported:only this package's Muon is known to keep column sums"
+        whole = all(p.index is None and self._params[p.parameter].ndim == 2 for p in law.pieces)
+        if not whole or len(law.pieces) > 1:
+            return "unsupported:Muon keeps sums along all of a matrix, not along parts of it"
+        exact = isinstance(self._optimizer, RegularizedMuon) or all(
+            g["backend"] == "svd" for g in groups
+        )
+        dtypes = {self._params[n].dtype for n in law.parameters}
+        dtypes |= {g["dtype"] for g in groups if g.get("dtype") is not None}
+        needed = {torch.float32, torch.float64} if exact else {torch.float64}
+        if not dtypes <= needed:
+            found = ", ".join(sorted(str(d) for d in dtypes - needed))
+            return f"unsupported:round-off of Muon in {found} breaks column sums"
         return ""
 
     def _advance(self, followed: _Followed, step: SGDStep) -> None:
@@ -208,15 +230,16 @@ class LawMonitor:
         mine = {n: step.groups[n] for n in law.parameters}
         first = mine[law.parameters[0]]
         lr = float(first["lr"])
-        if type(self._optimizer) is not torch.optim.SGD:  # Muon and column sums
-            hyper = Hyper(lr, weight_decay=float(first["weight_decay"]), decoupled=True)
-            followed.state = advance(followed.state, hyper, 0.0, 0.0, order=1)
-            return
         missing = [n for n in law.parameters if params[n].grad is None]
         if missing:
             if len(missing) < len(mine):
                 followed.status = f"skipped:{missing[0]} had no gradient while others had"
             return  # none moved
+        if isinstance(self._optimizer, Muon | RegularizedMuon):  # column sums
+            hyper = Hyper(lr, weight_decay=float(first["weight_decay"]), decoupled=True)
+            followed.state = advance(followed.state, hyper, 0.0, 0.0, order=1)
+            followed.steps += 1
+            return
         decays = {n: float(g["weight_decay"]) for n, g in mine.items()}
         decay = decays[law.pieces[0].parameter]
         extra: Tensor | float = 0.0

@@ -1,0 +1,22 @@
+"""Optimizers, and what belongs to taking a step."""
+
+from thalweg.optim.accumulation import (
+    AccumulationContext,
+    count_tokens,
+    normalized_backward,
+)
+from thalweg.optim.muon import Muon
+from thalweg.optim.muon_param_groups import muon_param_groups
+from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
+from thalweg.optim.regularized_muon import RegularizedMuon
+
+__all__ = [
+    "AccumulationContext",
+    "Muon",
+    "RegularizedMuon",
+    "count_tokens",
+    "muon_param_groups",
+    "normalized_backward",
+    "orthogonalize",
+    "smoothed_nuclear",
+]
