@@ -6,6 +6,7 @@ from thalweg.nn.lightning_attention import lightning_attention as lightning_atte
 from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
 from thalweg.nn.lightning_attention_layer import LightningAttention as LightningAttention
 from thalweg.nn.p4 import GroupPool, P4Conv2d, P4LiftConv2d
+from thalweg.nn.ska_network import SKANetwork as SKANetwork
 
 __all__ = [
     "EquivariantLinear",
@@ -13,6 +14,7 @@ __all__ = [
     "LightningAttention",
     "P4Conv2d",
     "P4LiftConv2d",
+    "SKANetwork",
     "alibi_slopes",
     "lightning_attention",
     "tnl_slopes",
