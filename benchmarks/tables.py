@@ -254,6 +254,53 @@ def muon_factors() -> list[list[str]]:
     return rows
 
 
+def attention() -> list[list[str]]:
+    """Tiled linear attention beside softmax attention, by length."""
+    result = _load("lightning_attention")
+    head = ["tokens", "tiles, ms", "softmax, ms", "tiles ÷ softmax", "tiles, MiB", "softmax, MiB"]
+    rows = [["", *head]]
+    for part, label in (("forward", "forward"), ("training", "forward and gradients")):
+        for n, r in result[part].items():
+            peaks = [r.get(f"{m}_peak_mib") for m in ("tiles", "softmax")]
+            rows.append(
+                [
+                    label,
+                    f"{int(n):,}",
+                    f"{r['tiles_ms']:.1f}",
+                    f"{r['softmax_ms']:.1f}",
+                    _ratio(r),
+                    *("" if p is None else f"{p:.1f}" for p in peaks),
+                ]
+            )
+    return rows
+
+
+def attention_gradients() -> list[list[str]]:
+    """Peak memory of the gradients: derivatives as sweeps, or autograd through every block."""
+    rows = [["tokens", "sweeps, MiB", "autograd through the blocks, MiB"]]
+    for n, r in _load("lightning_attention")["training"].items():
+        if "tiles_peak_mib" in r:
+            peaks = (r["tiles_peak_mib"], r["through blocks_peak_mib"])
+            rows.append([f"{int(n):,}", *(f"{p:.1f}" for p in peaks)])
+    return rows
+
+
+def decoding() -> list[list[str]]:
+    """What decoding keeps after so many tokens."""
+    rows = [["tokens so far", "state, kB", "resident, MiB", "ms a token", "softmax's cache, kB"]]
+    for n, r in _load("lightning_attention")["decoding"].items():
+        rows.append(
+            [
+                f"{int(n):,}",
+                f"{r['state_bytes'] / 1024:.0f}",
+                f"{r['resident_mib']:.0f}",
+                f"{r['ms_per_token']:.2f}",
+                f"{r['softmax_cache_bytes'] / 1024:,.0f}",
+            ]
+        )
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -264,6 +311,9 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "kernels": kernels,
     "width": width,
     "never_wrong": never_wrong,
+    "attention": attention,
+    "attention_gradients": attention_gradients,
+    "decoding": decoding,
     "law_counts": law_counts,
     "law_roundoff": law_roundoff,
     "law_cost": law_cost,

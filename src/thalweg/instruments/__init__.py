@@ -26,6 +26,10 @@ from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
 from thalweg.instruments.sharpness import Sharpness as Sharpness
 from thalweg.instruments.sharpness import sharpness as sharpness
+from thalweg.instruments.ska import SKAMonitor as SKAMonitor
+from thalweg.instruments.ska import bernoulli_entropy_change as bernoulli_entropy_change
+from thalweg.instruments.ska import is_null_lagrangian as is_null_lagrangian
+from thalweg.instruments.ska import ska_lagrangian as ska_lagrangian
 from thalweg.instruments.stability_threshold import StabilityThreshold as StabilityThreshold
 from thalweg.instruments.stability_threshold import stability_threshold as stability_threshold
 from thalweg.instruments.statistics import LayerStatistics as LayerStatistics
@@ -43,10 +47,12 @@ __all__ = [
     "JacobianSpectrum",
     "LayerStatistics",
     "Reading",
+    "SKAMonitor",
     "Sharpness",
     "StabilityThreshold",
     "activation_rms",
     "check_accumulation",
+    "bernoulli_entropy_change",
     "critical_sharpness",
     "distance_from_init",
     "dormant_fraction",
@@ -59,12 +65,14 @@ __all__ = [
     "hessian_density",
     "hessian_trace",
     "instrument",
+    "is_null_lagrangian",
     "isometry_defect",
     "jacobian_spectrum",
     "layer_statistics",
     "noise_scale_of_gram",
     "sharpness",
     "simulate_ddp",
+    "ska_lagrangian",
     "stability_threshold",
     "stable_rank",
     "update_norm",

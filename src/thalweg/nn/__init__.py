@@ -1,6 +1,21 @@
 """Layers."""
 
 from thalweg.nn.equivariant_linear import EquivariantLinear
+from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
+from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
+from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
+from thalweg.nn.lightning_attention_layer import LightningAttention as LightningAttention
 from thalweg.nn.p4 import GroupPool, P4Conv2d, P4LiftConv2d
+from thalweg.nn.ska_network import SKANetwork as SKANetwork
 
-__all__ = ["EquivariantLinear", "GroupPool", "P4Conv2d", "P4LiftConv2d"]
+__all__ = [
+    "EquivariantLinear",
+    "GroupPool",
+    "LightningAttention",
+    "P4Conv2d",
+    "P4LiftConv2d",
+    "SKANetwork",
+    "alibi_slopes",
+    "lightning_attention",
+    "tnl_slopes",
+]

@@ -9,14 +9,17 @@ from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
 from thalweg.optim.regularized_muon import RegularizedMuon
+from thalweg.optim.ska_fit import SKAHistory, ska_fit
 
 __all__ = [
     "AccumulationContext",
     "Muon",
     "RegularizedMuon",
+    "SKAHistory",
     "count_tokens",
     "muon_param_groups",
     "normalized_backward",
     "orthogonalize",
+    "ska_fit",
     "smoothed_nuclear",
 ]
