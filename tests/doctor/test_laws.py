@@ -43,6 +43,14 @@ def test_what_the_eps_of_a_norm_leaves_is_no_fault(make_run):
     assert broken_law(_run(make_run, growing, NAMES["exact"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "judged"),
+    [("sums: c.bias", False), ("key bias: c.bias", False), ("sums: c.weight", True)],
+)
+def test_round_off_in_the_gradient_of_a_bias_is_no_fault(make_run, name, judged):
+    assert bool(broken_law(_run(make_run, [0.5] * 9, name, laws=[]))) == judged
+
+
 def test_frozen_parameters_get_a_treatment_of_their_own(make_run):
     (found,) = broken_law(_run(make_run, [0.1] * 5, "frozen: 0.weight", laws=[]))
     assert "frozen parameter moves" in found.symptom and "requires_grad" in found.treatment
