@@ -1,11 +1,11 @@
 import copy
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from thalweg.cli import main
 from thalweg.instruments import AccumulationReport, check_accumulation, simulate_ddp
 from thalweg.optim import AccumulationContext, count_tokens
 
@@ -227,24 +227,22 @@ def bad(): return 3
 """
 
 
-def test_the_command_line(tmp_path):
-    from pathlib import Path
-
+def test_the_command_line(tmp_path, capsys):
     script = tmp_path / "train.py"
     script.write_text(BUILD.format(here=str(Path(__file__).parent)))
 
     def thalweg(*words):
-        command = [sys.executable, "-m", "thalweg", "check-accumulation", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        code = main(["check-accumulation", *words])
+        return code, capsys.readouterr()
 
-    done = thalweg(f"{script}:lm")
-    assert done.returncode == 1 and "cause: count-normalisation" in done.stdout, done.stderr
-    assert "AccumulationContext" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    done = thalweg(f"{script}:good", "--splits", "3", "--json")
-    assert done.returncode == 0 and '"cause": "ok"' in done.stdout, done.stderr
-    done = thalweg(f"{script}:bad")
-    assert done.returncode == 2 and "it returned int" in done.stderr
+    code, said = thalweg(f"{script}:lm")
+    assert code == 1 and "cause: count-normalisation" in said.out
+    assert "AccumulationContext" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
+    code, said = thalweg(f"{script}:good", "--splits", "3", "--json")
+    assert code == 0 and '"cause": "ok"' in said.out
+    code, said = thalweg(f"{script}:bad")
+    assert code == 2 and "it returned int" in said.err
 
 
 @pytest.mark.parametrize(
