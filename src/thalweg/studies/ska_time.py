@@ -63,7 +63,9 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(num_images=300, gd_duration=20.0),
+    "smoke": Config(
+        num_images=300, fine=0.01, double=0.02, middle=0.04, coarse=0.16, gd_duration=20.0
+    ),
     "quick": Config(),
     "full": Config(fine=0.00125, double=0.0025, middle=0.005),
     "paper": Config(widths=(256, 128, 64, 10), duration=0.5, fine=0.001, double=0.002),
