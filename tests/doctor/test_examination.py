@@ -16,7 +16,7 @@ from thalweg.doctor.diagnosis import SEVERITIES
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.faults import PAGE, RESULT, healthy, page, summary
-from benchmarks.small_trainings import FAULTS, Setting, train
+from benchmarks.small_trainings import FAULTS, LAW_FAULTS, Setting, train
 
 # Room for a full record of these models on every step.
 OVERHEAD = 20.0
@@ -135,4 +135,5 @@ def test_the_page_is_made_from_the_result_and_the_result_adds_up():
     assert PAGE.read_text() == page(result)
     again = summary(result["faulted"], result["healthy"])
     assert all(result[key] == figures for key, figures in again.items())
-    assert result["accepted"] == {fault: sorted(rules) for fault, rules in FAULTS.items()}
+    laws = {f"laws: {fault}": sorted(rules) for fault, rules in LAW_FAULTS.items()}
+    assert result["accepted"] == {fault: sorted(rules) for fault, rules in FAULTS.items()} | laws
