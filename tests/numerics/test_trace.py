@@ -71,14 +71,17 @@ def test_diagonals_small_matrices_and_enough_products_are_exact(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_unbiased_with_an_honest_error(method):
-    A = matrix(torch.arange(1, 101).double() ** -1.0)
-    draws = [trace(A, method, 24, torch.Generator().manual_seed(s)) for s in range(200)]
+@pytest.mark.parametrize("num_matvecs", [12, 24, 60])
+@pytest.mark.parametrize("power", [0.1, 1.0, 2.0])
+def test_unbiased_with_an_honest_error(method, num_matvecs, power):
+    """The stated error isn't smaller than the true one, to what 200 draws with heavy tails can tell."""
+    A = matrix(torch.arange(1, 101).double() ** -power)
+    draws = [trace(A, method, num_matvecs, torch.Generator().manual_seed(s)) for s in range(200)]
     values = torch.tensor([d.value for d in draws]).double()
     error = values - A.trace()
     assert abs(error.mean()) < 4 * error.std() / 200**0.5
     typical = torch.tensor([d.stderr for d in draws]).square().mean().sqrt()
-    assert 0.6 < typical / error.std() < 1.7
+    assert 0.85 < typical / error.std() < 2.5
 
 
 def test_projection_pays_on_a_decaying_spectrum():

@@ -24,6 +24,7 @@ from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_o
 from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
+from thalweg.instruments.readings import readings as readings
 from thalweg.instruments.sharpness import Sharpness as Sharpness
 from thalweg.instruments.sharpness import sharpness as sharpness
 from thalweg.instruments.ska import SKAMonitor as SKAMonitor
@@ -70,6 +71,7 @@ __all__ = [
     "jacobian_spectrum",
     "layer_statistics",
     "noise_scale_of_gram",
+    "readings",
     "sharpness",
     "simulate_ddp",
     "ska_lagrangian",

@@ -55,7 +55,7 @@ def xtrace(A: LinearOperator, Omega: Tensor) -> Tensor:
     """
     Y = A.matmat(Omega)
     Q, R = torch.linalg.qr(Y)
-    return _leave_one_out(Omega, Y, Q, R, A.matmat(Q))
+    return _leave_one_out(*_small(Omega, Y, Q, R, A.matmat(Q)))
 
 
 def trace(
@@ -81,8 +81,8 @@ def trace(
         max_matvecs: where to stop if it is not met.
 
     Returns:
-        (value, stderr). The operator's ``num_matvecs`` says what was spent. XTrace's probes share
-        sketches: of 8 probes the error is some third larger than stderr, of 30 a tenth.
+        (value, stderr). The operator's ``num_matvecs`` says what was spent. XTrace's estimates
+        share their sketches, which its stderr takes into account (it errs on the large side).
 
     Raises:
         ValueError: if an argument is out of range.
@@ -116,19 +116,22 @@ def trace(
     if exact:
         return _exact(operator)
     if num_matvecs is not None:
-        return _summary(_fixed(operator, method, num_matvecs // unit, generator), operator)
+        return _fixed(operator, method, num_matvecs // unit, generator)
     if operator.dim <= 16:
         return _exact(operator)
     cap = min(max_matvecs, operator.dim)
     return _adaptive(operator, method, rel_stderr, cap, generator)
 
 
-def _fixed(A: LinearOperator, method: str, N: int, generator: torch.Generator) -> Tensor:
+def _fixed(A: LinearOperator, method: str, N: int, generator: torch.Generator) -> TraceEstimate:
     if method == "hutchinson":
-        return hutchinson(A, _signs(A, N, generator))
+        return _summary(hutchinson(A, _signs(A, N, generator)))
     if method == "hutch++":
-        return hutchpp(A, _signs(A, N, generator), _signs(A, N, generator))
-    return xtrace(A, _signs(A, N, generator))
+        return _summary(hutchpp(A, _signs(A, N, generator), _signs(A, N, generator)))
+    Omega = _signs(A, N, generator)
+    Y = A.matmat(Omega)
+    Q, R = torch.linalg.qr(Y)
+    return _xtrace_summary(*_small(Omega, Y, Q, R, A.matmat(Q)))
 
 
 def _adaptive(
@@ -158,10 +161,9 @@ def _adaptive(
         if method == "xtrace":
             Q, R = _extended(Q, Y)
             Z = torch.cat([Z, A.matmat(Q[:, Z.shape[1] :])], 1)
-            samples = _leave_one_out(Omega, Y, Q, R, Z)
+            estimate = _xtrace_summary(*_small(Omega, Y, Q, R, Z))
         else:
-            samples = (Q * Z).sum() + (Omega * Y).sum(0)
-        estimate = _summary(samples, A)
+            estimate = _summary((Q * Z).sum() + (Omega * Y).sum(0))
         if estimate.stderr <= rel_stderr * abs(estimate.value):
             return estimate
 
@@ -175,30 +177,64 @@ def _extended(Q: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     return Q, torch.triu(Q.T @ Y)
 
 
-def _leave_one_out(Omega: Tensor, Y: Tensor, Q: Tensor, R: Tensor, Z: Tensor) -> Tensor:
-    H = Q.T @ Z
+def _small(
+    Omega: Tensor, Y: Tensor, Q: Tensor, R: Tensor, Z: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All that XTrace needs, in the N coordinates of Q: R, QᵀAQ, QᵀΩ, (AQ)ᵀΩ + QᵀY, diag(ΩᵀY)."""
+    return R, Q.T @ Z, Q.T @ Omega, Z.T @ Omega + Q.T @ Y, (Omega * Y).sum(0)
+
+
+def _leave_one_out(R: Tensor, H: Tensor, X: Tensor, W: Tensor, diagonal: Tensor) -> Tensor:
     size = R.diagonal().abs()
     if size.min() <= 50 * torch.finfo(R.dtype).eps * size.max():
         return H.trace().reshape(1)
     eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
     S = torch.linalg.solve_triangular(R, eye, upper=True).T
     S = S / torch.linalg.vector_norm(S, dim=0)  # column i: what Q loses without probe i
-    X = Q.T @ Omega
     X = X - S * (S * X).sum(0)
     inside = H.trace() - (S * (H @ S)).sum(0)
-    outside = (Omega * Y).sum(0) - (X * (Z.T @ Omega + Q.T @ Y)).sum(0) + (X * (H @ X)).sum(0)
+    outside = diagonal - (X * W).sum(0) + (X * (H @ X)).sum(0)
     return inside + outside
 
 
-def _summary(samples: Tensor, A: LinearOperator) -> TraceEstimate:
+def _jackknife(R: Tensor, H: Tensor, X: Tensor, W: Tensor, diagonal: Tensor) -> Tensor:
+    """XTrace anew without each probe in turn, (N,); no product, only N × N matrices."""
+    N = len(R)
+    without = []
+    for j in range(N):
+        kept = [i for i in range(N) if i != j]
+        U, R_kept = torch.linalg.qr(R[:, kept])
+        small = (U.T @ H @ U, U.T @ X[:, kept], U.T @ W[:, kept], diagonal[kept])
+        without.append(_leave_one_out(R_kept, *small).mean())
+    return torch.stack(without)
+
+
+def _xtrace_summary(R: Tensor, H: Tensor, X: Tensor, W: Tensor, diagonal: Tensor) -> TraceEstimate:
+    """Mean and standard error of estimates that depend on each other through their sketches.
+
+    Split the variance into A, of single probes, and B, of pairs. The spread of the estimates shows
+    A + B/2, the jackknife A + 2B (Efron & Stein 1981), so that two parts of the first and one of
+    the second make 3 (A + B); what triples add, and that the jackknife's sketches are smaller,
+    makes it larger.
+    """
+    samples = _leave_one_out(R, H, X, W, diagonal)
+    estimate = _summary(samples)
+    N = samples.numel()
+    if N == 1 and len(R) > 1:
+        return estimate._replace(stderr=0.0)  # AΩ has less rank: Q spans the range of A
+    if N < 3:
+        return estimate
+    without = _jackknife(R, H, X, W, diagonal).double()
+    jackknife = (N - 1) / N * float((without - without.mean()).square().sum())
+    return estimate._replace(stderr=((2 * estimate.stderr**2 + jackknife) / 3) ** 0.5)
+
+
+def _summary(samples: Tensor) -> TraceEstimate:
     samples = samples.double()
     value, N = float(samples.mean()), samples.numel()
     if not math.isfinite(value):
         raise FloatingPointError("trace: the operator returned a non-finite product")
-    if N > 1:
-        return TraceEstimate(value, float(samples.std()) / N**0.5)
-    deficient = A.num_matvecs > 1  # only XTrace's exact answer comes alone after several products
-    return TraceEstimate(value, 0.0 if deficient else float("nan"))
+    return TraceEstimate(value, float(samples.std()) / N**0.5 if N > 1 else float("nan"))
 
 
 def _exact(A: LinearOperator) -> TraceEstimate:
