@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         if part == "growth":
             results[part] = growth(3)
         elif part == "traces":
-            results[part] = traces(*mlp_case(), 6, missing)
+            results[part] = traces(*mlp_case(), 20, missing)
         else:
             results[part] = {}
             for name in ("mlp", "conv") if part == "kernels" else ("mlp", "transformer"):

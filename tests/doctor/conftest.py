@@ -12,11 +12,14 @@ SHAPES = {"a.weight": [4, 4], "b.weight": [4, 4], "c.weight": [4, 4], "c.bias": 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A run made of series: (instrument, part) to values at steps 1, 2, … or to {step: value}."""
+    """A run made of series: (instrument, part) to values at steps 1, 2, … or to {step: value}.
+
+    ``ends``: the status of a last row after them.
+    """
 
     made = itertools.count()
 
-    def make(series, *, events=(), uncertainty=None, **header):
+    def make(series, *, events=(), uncertainty=None, ends=None, **header):
         path = tmp_path / f"run{next(made)}"
         path.mkdir()
         facts = {
@@ -39,6 +42,8 @@ def make_run(tmp_path):
             for step, value in rows.items():
                 error = None if uncertainty is None else [uncertainty]
                 writer.append(step, step * 0.1, [code], [float(value)], error)
+            if ends is not None:
+                writer.append(max(rows) + 1, 1.0, [code], [float("nan")], None, [ends])
         writer.close()
         log = EventLog(path, rank=0)
         for event in events:

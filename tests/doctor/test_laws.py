@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from thalweg.doctor.examination import examine
 from thalweg.doctor.laws import broken_law
 
 NAMES = {"eps": "scale: 0", "exact": "balance: 2, 0"}
@@ -22,6 +23,12 @@ def test_a_growing_residual_is_found_with_its_first_step(make_run):
     (evidence,) = found.evidence
     assert evidence.steps == (3,) and evidence.value == 3e-2
     assert "balance: 2, 0: off by 0.03 of its size" in evidence.text
+
+
+def test_a_residual_that_only_the_last_record_shows_is_found(make_run):
+    """Residuals add up over all steps, also those that a busy budget could not record."""
+    (found,) = broken_law(_run(make_run, [1e-7, 1e-7, 0.1]))
+    assert found.evidence[0].steps == (3,)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,12 @@ def test_frozen_parameters_get_a_treatment_of_their_own(make_run):
 
 def test_runs_without_laws_say_nothing(make_run):
     assert broken_law(make_run({("loss", ""): [1.0, 0.5, 0.2]})) == []
+
+
+def test_a_residual_that_ended_before_the_run_is_not_called_sound(make_run):
+    series = {("law_residual", NAMES["exact"]): [1e-7] * 3}
+    whole = make_run(series, uncertainty=1e-7, laws=LAWS)
+    assert "broken_law" not in examine(whole).skipped
+    ended = make_run(series, uncertainty=1e-7, laws=LAWS, ends="skipped:budget")
+    said = examine(ended).skipped["broken_law"]
+    assert said == "law_residual ended at step 3: skipped:budget"

@@ -74,7 +74,7 @@ def test_diagonals_small_matrices_and_enough_products_are_exact(method):
 @pytest.mark.parametrize("num_matvecs", [12, 24, 60])
 @pytest.mark.parametrize("power", [0.1, 1.0, 2.0])
 def test_unbiased_with_an_honest_error(method, num_matvecs, power):
-    """The stated error isn't smaller than the true one, to what 200 draws with heavy tails can tell."""
+    """The stated error isn't below the true one, as far as 200 heavy-tailed draws can tell."""
     A = matrix(torch.arange(1, 101).double() ** -power)
     draws = [trace(A, method, num_matvecs, torch.Generator().manual_seed(s)) for s in range(200)]
     values = torch.tensor([d.value for d in draws]).double()

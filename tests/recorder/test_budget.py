@@ -1,5 +1,7 @@
 """The time budget: what it allows over a training, and how it shares."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,15 @@ def test_steps_until_foresees_the_next_run():
         budget.pass_steps(1e-3)
         waited += 1
     assert waited == pytest.approx(foreseen, abs=1)
+
+
+def test_what_comes_before_the_first_step_is_no_part_of_a_step():
+    budget = Budget(0.05)
+    assert math.isnan(budget.step_s)
+    budget.pass_steps(5.0)  # imports and reading of data, and the first step
+    assert budget.step_s == pytest.approx(5.0, rel=1e-3)
+    budget.pass_steps(0.1, 10)
+    assert budget.step_s == pytest.approx(0.01, rel=1e-2)
 
 
 def test_a_removed_unit_leaves_its_share_to_the_others():

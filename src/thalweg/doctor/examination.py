@@ -80,10 +80,29 @@ def examine(run: Run | str | os.PathLike[str]) -> Examination:
         missing = [need for need in needs if need not in known]
         if missing:
             skipped[rule.__name__] = f"the run has no {', '.join(missing).replace(':', '')}"
-        else:
-            findings += rule(read)
+            continue
+        found = rule(read)
+        ended = [why for need in needs if (why := _ended(read, need))]
+        if ended and not found:  # what it saw was sound, but it did not see all
+            skipped[rule.__name__] = ended[0]
+        findings += found
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Examination(tuple(findings), skipped)
+
+
+def _ended(run: Run, instrument: str) -> str | None:
+    """Why an instrument stopped before the run did, if no part of it went on."""
+    parts = [part for name, part in run.all_series() if name == instrument]
+    if not parts or instrument.startswith(":"):
+        return None
+    began, why = None, ""
+    for part in parts:
+        table = run.table(instrument, part)
+        why = table["status"][-1].as_py()
+        if not why.startswith(("skipped:", "unsupported:")):
+            return None
+        began = table["step"][-2].as_py() if len(table) > 1 else None
+    return f"{instrument} ended {f'at step {began}' if began is not None else 'at once'}: {why}"
 
 
 def diagnose(run: Run | str | os.PathLike[str]) -> list[Diagnosis]:

@@ -50,9 +50,8 @@ def broken_law(run: Run) -> list[Diagnosis]:
         if len(value) < LEAST_RECORDS:
             continue
         bad = value > np.maximum(LEAST, DEVIATIONS * np.nan_to_num(rounding))
-        if bad[-1] and bad.sum() >= LEAST_RECORDS:
-            first = int(np.argmax(bad))
-            broken.append((float(value[-1]), part, float(rounding[-1]), int(steps[first])))
+        if bad[-1]:  # residuals add up over all steps: what one record shows is no accident
+            broken.append((float(value[-1]), part, float(rounding[-1]), int(steps[np.argmax(bad)])))
     if not broken:
         return []
     broken.sort(reverse=True)

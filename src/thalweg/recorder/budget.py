@@ -62,6 +62,8 @@ class Budget:
     steps: int = 0
     _units: dict[str, _Unit] = field(default_factory=dict)
     _units_s: float = 0.0
+    # What was booked first: imports, reading of data and one step.
+    _first: tuple[float, int] = (0.0, 0)
     # Per priced unit: what the purse must hold before it may run again.
     _needs: dict[str, float] = field(default_factory=dict)
     _weights: float = 0.0
@@ -95,10 +97,20 @@ class Budget:
     def pass_steps(self, bare_s: float, steps: int = 1) -> None:
         """Books steps of the training, and the bare seconds that they took together."""
         unseen = UNSEEN_S * steps
+        if self.steps == 0:
+            self._first = bare_s, steps
         if bare_s > unseen:
             self.bare_s += bare_s - unseen
             self.common_s += unseen
         self.steps += steps
+
+    @property
+    def step_s(self) -> float:
+        """Bare seconds of a step, without what came before the first; nan before that."""
+        before_s, first = self._first
+        if self.steps > first:
+            return max(0.0, self.bare_s - before_s) / (self.steps - first)
+        return self.bare_s / self.steps if self.steps else float("nan")
 
     def charge(self, unit: str, seconds: float) -> None:
         """Books one run of a unit. Its price is the cheapest of its last three runs.
@@ -133,8 +145,7 @@ class Budget:
             return True
         if self.steps == 0:
             return False
-        price = u.cost * self.bare_s / self.steps
-        return price * self._weights / u.weight <= self._purse()
+        return u.cost * self.step_s * self._weights / u.weight <= self._purse()
 
     def _purse(self) -> float:
         """Seconds that all units together may have spent by now."""

@@ -29,7 +29,8 @@ __all__ = ["FollowedLaws"]
 
 # Finding the laws runs float64 copies of the model; beyond this they would not fit beside it.
 MOST_BYTES = 1 << 30
-# Share of the budget that hearing of every step may take, looked at after so many steps.
+# Share of the budget that hearing of every step may take; looked at after so many steps, and
+# whenever their number has doubled: where others use the machine, one look may see too little.
 SHARE, LOOK_AFTER = 0.5, 16
 NAN = float("nan")
 
@@ -50,6 +51,7 @@ class FollowedLaws:
         self._budget, self._trained = budget, trained
         self._monitors: dict[int, list[tuple[str, LawMonitor]]] = {}
         self._spent, self._steps, self._predicting = 0.0, 0, True
+        self._look = LOOK_AFTER
 
     def start(self) -> None:
         """Finds the laws of every model; nothing of the training is touched."""
@@ -89,9 +91,10 @@ class FollowedLaws:
         took = perf_counter() - start
         self._budget.common_s += took
         self._spent, self._steps = self._spent + took, self._steps + 1
-        if self._steps != LOOK_AFTER or not self._budget.steps:
+        if self._steps < self._look or not self._budget.steps:
             return
-        each, bare = self._spent / self._steps, self._budget.bare_s / self._budget.steps
+        self._look *= 2
+        each, bare = self._spent / self._steps, self._budget.step_s
         if each > SHARE * self._budget.fraction * bare:
             self._predicting = False
             self.missed("budget")

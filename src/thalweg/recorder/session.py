@@ -385,9 +385,9 @@ class Session:
         """Steps until the next look at the budget: one, unless steps are short and none is due."""
         captures, trained = self._captures, self._trained
         busy = self._norms_now or captures.watching or captures.taping or self._probing.due
-        if busy or trained.sharded or trained.discovering or not self._budget.bare_s:
+        if busy or trained.sharded or trained.discovering or not self._budget.step_s > 0:
             return 1
-        return max(1, min(64, int(PLAN_S * self._budget.steps / self._budget.bare_s)))
+        return max(1, min(64, int(PLAN_S / self._budget.step_s)))
 
     def _record_next(self) -> bool:
         if not self._plan.norms or "norms" in self._guard.broken:
