@@ -35,8 +35,8 @@ def pages() -> dict[Path, str]:
     rows = [f"| [`{n}`]({n}.md) | {_first(f)} | {_when(f)} |" for n, f in functions.items()]
     index = ["# Instruments", "", "| name | measures | in a recording |", "|---|---|---|", *rows]
     about = (
-        "Tensors in, tensors out; `thalweg.instruments.readings(result)` gives the value, uncertainty "
-        "and status of each figure, as a recording holds them."
+        "Tensors in, tensors out; `thalweg.instruments.readings(result)` gives the value, "
+        "uncertainty and status of each figure, as a recording holds them."
     )
     out[FOLDER / "index.md"] = "\n".join([index[0], "", about, *index[1:], ""])
     out[FOLDER.parent / "results.md"] = results_page(entries())

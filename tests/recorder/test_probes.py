@@ -205,16 +205,98 @@ def test_ranks_of_the_features_behind_each_activation(run_dir):
     with torch.no_grad():
         net.a.weight.copy_(torch.ones(8, 1) @ torch.rand(1, 4))  # one direction for all units
     sgd = torch.optim.SGD(net.b.parameters(), 0.1)
-    names = ["effective_rank", "stable_rank"]
+    names = ["effective_rank", "stable_rank", "frobenius_rank"]
     with thalweg.record(net, sgd, run_dir, overhead=1e9, instruments=names):
         for _ in range(3):
             sgd.zero_grad()
             net(torch.rand(16, 4)).square().mean().backward()
             sgd.step()
     run = thalweg.Run(run_dir)
-    assert run.instruments == names
+    assert sorted(run.instruments) == sorted(names)
+    assert run.series("frobenius_rank", "relu")[1].tolist() == pytest.approx([1, 1], abs=1e-3)
     assert run.series("effective_rank", "relu")[1].tolist() == pytest.approx([1, 1], abs=1e-3)
     assert run.series("stable_rank", "relu")[1].tolist() == [1, 1]
+
+
+AT_INPUTS = ["entk_rank", "jacobian_spectrum"]
+
+
+def _train(model, x, run_dir, instruments, loss=lambda out: out.square().mean(), **kwargs):
+    sgd = torch.optim.SGD(model.parameters(), 0.0)
+    with thalweg.record(model, sgd, run_dir, overhead=1e9, instruments=instruments, **kwargs):
+        for _ in range(5):
+            sgd.zero_grad()
+            loss(model(x)).backward()
+            sgd.step()
+    return thalweg.Run(run_dir)
+
+
+def test_kernel_and_jacobian_at_the_inputs_of_the_step(run_dir):
+    """A rotation and a scaling by 3: singular values 3 and 3, whatever the inputs."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2), nn.Dropout(0.5))
+    with torch.no_grad():
+        model[0].weight.copy_(3 * torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
+        model[1].running_var.fill_(1 - model[1].eps)
+    model[1].momentum = 0.0  # the running statistics stay, so that eval mode is the rotation
+    run = _train(model, torch.randn(40, 2), run_dir, AT_INPUTS)
+    for part in ("smallest", "largest", "singular_values[0]", "singular_values[1]"):
+        steps, values = run.series("jacobian_spectrum", part)
+        assert len(steps) >= 2 and values.tolist() == pytest.approx([3.0] * len(steps), rel=1e-4)
+    assert {r["status"] for r in run.table("entk_rank").to_pylist()} == {"ok"}
+    assert all(1 < v <= 64 for v in run.series("entk_rank")[1])
+    assert model.training and model[2].training
+
+
+def test_why_there_is_no_kernel_or_jacobian(run_dir, tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2)
+
+        def forward(self, x, y=None):
+            return self.a(x)
+
+    def said(run, name):
+        (row,) = {r["status"] for r in run.table(name).to_pylist()}
+        return row
+
+    wide = _train(nn.Linear(2, 100), torch.randn(8, 2), tmp_path / "wide", AT_INPUTS)
+    assert "one input gives 100 numbers; at most 64" in said(wide, "entk_rank")
+    tokens = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 2))
+    run = _train(tokens, torch.randint(5, (8, 2)), tmp_path / "tokens", AT_INPUTS)
+    assert said(run, "entk_rank") == "ok"
+    assert "start at the embedding" in said(run, "jacobian_spectrum")
+    model = Two()
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    with thalweg.record(model, sgd, run_dir, overhead=1e9, instruments=AT_INPUTS):
+        for _ in range(4):
+            sgd.zero_grad()
+            model(torch.ones(3, 2), torch.ones(3)).sum().backward()
+            sgd.step()
+    assert "Two is called with 2 arguments" in said(thalweg.Run(run_dir), "entk_rank")
+
+
+def test_kernel_on_the_users_own_probe(run_dir):
+    model = nn.Linear(3, 1, bias=False)
+    probe = torch.eye(3)
+    kwargs = {"loss_fn": lambda m, b: m(b[0]).square().sum(), "probe": (probe, None)}
+    run = _train(model, torch.ones(2, 3), run_dir, ["entk_rank"], **kwargs)
+    assert run.series("entk_rank")[1].tolist() == pytest.approx([3.0] * len(run.steps), rel=1e-5)
+
+
+def test_the_density_of_a_known_hessian(run_dir):
+    model = nn.Linear(4, 1, bias=False)
+    x = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    run = _train(model, x, run_dir, ["hessian_density"], loss=lambda out: 0.5 * out.square().sum())
+    step = run.table("hessian_density")["step"][0].as_py()
+    rows = {
+        r["part"]: r["value"] for r in run.table("hessian_density").to_pylist() if r["step"] == step
+    }
+    at = [rows[f"eigenvalue[{i}]"] for i in range(64)]
+    density = [rows[f"density[{i}]"] for i in range(64)]
+    total = sum(d * (b - a) for a, b, d in zip(at, at[1:], density, strict=False))
+    assert at == sorted(at) and at[0] < 1 and at[-1] > 16
+    assert total == pytest.approx(1.0, abs=0.35)  # 64 points of a spectrum of four lines
 
 
 def test_a_fixed_probe_batch_of_the_users_own(run_dir):

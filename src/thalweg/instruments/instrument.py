@@ -29,7 +29,7 @@ Need = Literal[
 weights. ``update``: the weights before and after one step. ``init``: the first weights.
 ``activations``: outputs of modules and of activation functions. ``closure``: a callable that
 re-evaluates the loss of the step. ``micro_batches``: the gradient of each part of an accumulated
-step. ``inputs``: the model and inputs for it, which no recording holds.
+step. ``inputs``: the model and inputs for it.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -80,6 +80,17 @@ class LossClosure:
             if not isinstance(call.function, nn.Module)
         ][:most]
 
+    def model_call(self) -> tuple[nn.Module, Tensor] | str:
+        """The first module called and its one input, or why there is no such."""
+        for call in self.calls:
+            if not isinstance(call.function, nn.Module):
+                continue
+            given = tree_flatten((call.args, call.kwargs))[0]
+            if len(given) == 1 and call.args and isinstance(given[0], Tensor):
+                return call.function, given[0].detach()
+            return f"{call.name} is called with {len(given)} arguments, not with one tensor"
+        return "no module was called"
+
     @property
     def samples(self) -> int:
         """Length of the first tensor that a model is called with; 0 if there is none."""

@@ -16,10 +16,10 @@ __all__ = ["LAWS", "RANKS", "Plan", "known_instruments"]
 
 # Figures that the recorder reads off the training itself; no function measures them.
 _OWN = ("loss", "lr", "grad_norm_preclip", "val_loss")
-# Their results are many numbers, not one.
-_BY_HAND = ("hessian_density", "layer_statistics", "frobenius_rank")
+# A matrix, and eight figures a layer that the cheap instruments mostly have.
+_BY_HAND = ("entk", "layer_statistics")
 # Singular values of activations: under the same hooks as the cheap ones, but not cheap.
-RANKS = ("effective_rank", "stable_rank")
+RANKS = ("effective_rank", "stable_rank", "frobenius_rank")
 
 # Conservation laws: followed at every step, so only on request.
 LAWS = ("law_drift", "law_residual")
@@ -32,7 +32,7 @@ def known_instruments() -> dict[str, Callable[..., Any] | None]:
         for name in thalweg.instruments.__all__
         if hasattr(function := getattr(thalweg.instruments, name), "needs")
         and name not in _BY_HAND
-        and not {"inputs", "optimizer"} & set(function.needs)
+        and "optimizer" not in function.needs
     }
     return {**dict.fromkeys((*_OWN, *LAWS)), **functions}
 

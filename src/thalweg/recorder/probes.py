@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.instruments import Reading, stability_threshold
+from thalweg.instruments import HessianDensity, Reading, stability_threshold
 from thalweg.numerics import untouched
+from thalweg.recorder.at_inputs import at_inputs
 from thalweg.recorder.loss_tape import LossClosure
 from thalweg.recorder.tracked import Tracked
 
@@ -23,6 +24,7 @@ __all__ = ["Probes"]
 Loss = Callable[[], Tensor]
 NAN = float("nan")
 VECTORS = 32  # of the length of all parameters: what Lanczos may come to hold
+DENSITY_PARTS = 64  # points of a density that become rows
 SHARE = 0.25  # of the free memory that they may take
 
 
@@ -46,7 +48,7 @@ class Probes:
     def wants_loss(self, name: str) -> bool:
         """Whether an instrument evaluates the loss again."""
         needs = self._functions[name].needs  # pyright: ignore[reportFunctionMemberAccess]
-        return bool({"closure", "micro_batches"} & set(needs))
+        return bool({"closure", "micro_batches", "inputs"} & set(needs))
 
     def run(
         self, name: str, closure: Loss | None, tracked: Tracked
@@ -71,6 +73,10 @@ class Probes:
         assert closure is not None
         if "closure" in needs and not _fits(params):
             yield name, "", Reading(NAN, NAN, "skipped:memory")
+        elif needs == ("inputs",):
+            yield from at_inputs(name, function, closure)
+        elif name == "hessian_density":
+            yield from _density(function(closure, params, generator=self._generator))
         elif name == "sharpness":
             yield from self._sharpness(function, closure, tracked, params)
         elif needs == ("closure",):
@@ -122,6 +128,19 @@ class Probes:
             for p, now in zip(tracked.params, after, strict=True):
                 p.data = now
             tracked.update = None
+
+
+def _density(found: HessianDensity) -> Iterator[tuple[str, str, Reading]]:
+    """Where the eigenvalues lie, ``eigenvalue[i]``, and how densely, ``density[i]``."""
+    name, density = "hessian_density", found.density
+    if density is None:
+        yield name, "", Reading(NAN, NAN, found.status)
+        return
+    chosen = torch.linspace(0, len(density.grid) - 1, DENSITY_PARTS).round().long()
+    for i, at in enumerate(chosen.tolist()):
+        yield name, f"eigenvalue[{i}]", Reading(float(density.grid[at]))
+        value, error = float(density.values[at]), float(density.stderr[at])
+        yield name, f"density[{i}]", Reading(value, error)
 
 
 def _over_micro_batches(

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from thalweg.recorder.at_inputs import FixedLoss
 from thalweg.recorder.plan import Plan
 from thalweg.recorder.ranks import agree_on_directory, this_rank
 from thalweg.recorder.run import Run
@@ -200,12 +201,14 @@ def record(
     optimizers = _listed(optimizer, Optimizer, "optimizer")
     if loss_fn is not None and not callable(loss_fn):
         raise TypeError(f"record: loss_fn must be callable, got {type(loss_fn).__name__}")
-    fixed = loss_fn is not None and probe is not None
-    if fixed and not isinstance(model, nn.Module):
-        raise TypeError("record: loss_fn with probe needs the one model that it is called with")
+    fixed = None
+    if loss_fn is not None and probe is not None:
+        if not isinstance(model, nn.Module):
+            raise TypeError("record: loss_fn with probe needs the one model that it is called with")
+        fixed = FixedLoss(loss_fn, model, probe)
     recording = open_recording(
         out,
-        probe_loss=(lambda: loss_fn(model, probe)) if fixed and loss_fn is not None else None,
+        probe_loss=fixed,
         models=models,
         optimizers=optimizers,
         overhead=overhead,

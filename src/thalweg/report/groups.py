@@ -106,6 +106,12 @@ GROUPS = (
                 "Total curvature; falling means that training moves to flatter ground.",
             ),
             Figure(
+                "Spectrum of the Hessian",
+                ("hessian_density",),
+                "Where the curvatures lie (eigenvalue) and how many of them (density), at 64 "
+                "points each.",
+            ),
+            Figure(
                 "Gradient noise scale",
                 ("grad_noise_scale",),
                 "The batch size at which noise and signal are equal; far above the batch in use, "
@@ -140,8 +146,26 @@ GROUPS = (
             Figure(
                 "Stable rank",
                 ("stable_rank",),
+                "Least number of directions that hold 99 % of a layer's singular values; a "
+                "lasting fall is collapse.",
+            ),
+            Figure(
+                "Frobenius rank",
+                ("frobenius_rank",),
                 "Squared Frobenius over squared spectral norm; near 1 a single direction "
                 "dominates the layer.",
+            ),
+            Figure(
+                "Rank of the tangent kernel",
+                ("entk_rank",),
+                "How many independent directions the outputs can still be moved in; where it "
+                "falls, the network can learn less and less that is new.",
+            ),
+            Figure(
+                "Jacobian",
+                ("jacobian_spectrum",),
+                "How much the network stretches its inputs, least and most: far apart, signals "
+                "and gradients fade in some directions and explode in others.",
             ),
         ),
     ),
