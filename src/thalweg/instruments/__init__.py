@@ -6,6 +6,8 @@ from thalweg.instruments.check_accumulation import AccumulationReport as Accumul
 from thalweg.instruments.check_accumulation import check_accumulation as check_accumulation
 from thalweg.instruments.check_accumulation import simulate_ddp as simulate_ddp
 from thalweg.instruments.critical_sharpness import critical_sharpness as critical_sharpness
+from thalweg.instruments.edge_of_stability import EdgeOfStability as EdgeOfStability
+from thalweg.instruments.edge_of_stability import EdgeReading as EdgeReading
 from thalweg.instruments.entk import EntkRank as EntkRank
 from thalweg.instruments.entk import entk as entk
 from thalweg.instruments.entk import entk_rank as entk_rank
@@ -19,12 +21,17 @@ from thalweg.instruments.isometry import IsometryDefect as IsometryDefect
 from thalweg.instruments.isometry import JacobianSpectrum as JacobianSpectrum
 from thalweg.instruments.isometry import isometry_defect as isometry_defect
 from thalweg.instruments.isometry import jacobian_spectrum as jacobian_spectrum
+from thalweg.instruments.mean_square import ms_threshold as ms_threshold
+from thalweg.instruments.mean_square import second_moment_radius as second_moment_radius
 from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
 from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
 from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
 from thalweg.instruments.readings import readings as readings
+from thalweg.instruments.sgd_stability import StabilityReport as StabilityReport
+from thalweg.instruments.sgd_stability import alignment as alignment
+from thalweg.instruments.sgd_stability import sgd_stability as sgd_stability
 from thalweg.instruments.sharpness import Sharpness as Sharpness
 from thalweg.instruments.sharpness import sharpness as sharpness
 from thalweg.instruments.ska import SKAMonitor as SKAMonitor
@@ -42,6 +49,8 @@ from thalweg.instruments.weights import weight_norm as weight_norm
 
 __all__ = [
     "AccumulationReport",
+    "EdgeOfStability",
+    "EdgeReading",
     "EntkRank",
     "HessianDensity",
     "IsometryDefect",
@@ -50,8 +59,10 @@ __all__ = [
     "Reading",
     "SKAMonitor",
     "Sharpness",
+    "StabilityReport",
     "StabilityThreshold",
     "activation_rms",
+    "alignment",
     "bernoulli_entropy_change",
     "check_accumulation",
     "critical_sharpness",
@@ -70,8 +81,11 @@ __all__ = [
     "isometry_defect",
     "jacobian_spectrum",
     "layer_statistics",
+    "ms_threshold",
     "noise_scale_of_gram",
     "readings",
+    "second_moment_radius",
+    "sgd_stability",
     "sharpness",
     "simulate_ddp",
     "ska_lagrangian",

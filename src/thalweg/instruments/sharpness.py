@@ -81,10 +81,10 @@ def sharpness(
         (6.0, 'ok')
     """
     params = list(params)
-    scale = None if preconditioner is None else _inverse_root(preconditioner, params)
+    scale = None if preconditioner is None else inverse_root(preconditioner, params)
 
     def measure(H: CurvatureOperator) -> Sharpness:
-        operator = H if scale is None else _scaled(H, scale)
+        operator = H if scale is None else preconditioned(H, scale)
         top = eigsh(
             operator,
             tol=tol,
@@ -113,14 +113,17 @@ def sharpness(
     return hessian_reading(closure, params, measure, lambda status: Sharpness(nan, nan, status))
 
 
-def _scaled(H: LinearOperator, scale: Tensor) -> LinearOperator:
+def preconditioned(H: LinearOperator, scale: Tensor) -> LinearOperator:
+    """S H S for the diagonal S = ``scale``, (P,)."""
+
     def matvec(v: Tensor) -> Tensor:
         return scale * H.matvec(scale * v)
 
     return LinearOperator(matvec, H.dim, dtype=H.dtype, device=H.device)
 
 
-def _inverse_root(preconditioner: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:
+def inverse_root(preconditioner: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:
+    """D^-½ of the parameters that require grad, (P,)."""
     pairs = list(zip(preconditioner, params, strict=False))
     if len(preconditioner) != len(params) or any(d.shape != p.shape for d, p in pairs):
         raise ValueError("sharpness: the preconditioner must match the parameters tensor by tensor")
