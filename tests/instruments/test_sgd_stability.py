@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from thalweg.instruments import alignment, ms_threshold, sgd_stability
+from thalweg.instruments import StabilityReport, alignment, ms_threshold, sgd_stability
 from thalweg.numerics import jacobian
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "sgd-dynamical-stability.npz"
@@ -67,6 +67,7 @@ def test_thresholds_are_those_of_the_jacobian(batch_size):
     x = torch.randn(8, 4, dtype=torch.float64)
     J = jacobian(model, x, wrt="params").detach()
     found = fitted(model, x, lr=1e-3, batch_size=batch_size)
+    assert type(found) is StabilityReport
     assert found.eta_exact == pytest.approx(ms_threshold(J, batch_size), rel=1e-6)
     A = torch.einsum("nkd,nke->nde", J, J)
     H, p = A.mean(0), (8 - batch_size) / (batch_size * 7)

@@ -4,6 +4,9 @@ The graph of the gradient is built once by ``torch.autograd.grad(..., create_gra
 differentiated again for every product, so that a product costs about as much as one or two
 gradients. Nothing is left behind: no ``.grad``, no change of weights, buffers, mode or random
 state. Axes: `P` parameters in all, in the order given, each flattened.
+
+Source: products of the Hessian: Pearlmutter 1994, Neural Computation 6(1); of the Gauss–Newton
+matrix: Schraudolph 2002, Neural Computation 14(7); entry sgd-dynamical-stability.
 """
 
 from __future__ import annotations
