@@ -3,6 +3,8 @@
 Three estimators: Hutchinson's, best where the spectrum is flat; Hutch++ and XTrace, which project
 out the large eigenvalues and are best where it decays, as a Hessian's does. Axes: `p` rows of the
 operator, `N` probes, as columns.
+
+Source: Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649; Epperly et al. 2024, arXiv 2301.07825.
 """
 
 from __future__ import annotations
