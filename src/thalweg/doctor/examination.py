@@ -46,7 +46,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (starved_layer, ("distance_from_init", "weight_norm")),
     (overfitting, ("val_loss", "loss")),
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
-    (uneven_accumulation, ("micro_batch_items", "micro_batch_loss", "item_weight")),
+    (uneven_accumulation, ("item_weight",)),
     (broken_law, ("law_residual",)),
 )
 
