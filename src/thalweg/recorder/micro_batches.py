@@ -11,8 +11,8 @@ graph, so that no graph lives longer than it would.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +147,7 @@ def items_of(
         >>> items_of("cross_entropy", (logits, target), {})
         (tensor(2), True, ('cross_entropy', True, 5))
     """
-    function: Callable[..., Any] = getattr(F, name)
-    call = inspect.signature(function).bind(*args, **kwargs)
+    call = _signature(name).bind(*args, **kwargs)
     call.apply_defaults()
     given = call.arguments
     out, target, reduction = given.get("input"), given.get("target"), given.get("reduction")
@@ -171,6 +170,11 @@ def items_of(
     if weight is None:
         return counted.sum(), mean, kind
     return (weight.detach()[target.where(counted, 0)] * counted).sum(), mean, kind
+
+
+@functools.cache
+def _signature(name: str) -> inspect.Signature:
+    return inspect.signature(getattr(F, name))
 
 
 def _number(value: float, like: Tensor) -> Tensor:
