@@ -1,10 +1,11 @@
 """Muon beside torch's Muon and AdamW, and what the polar factor is worth per matrix product.
 
-A step with given gradients at about 1 and 10 million parameters; methods take turns, block after
-block, and ratios are medians of the ratios within blocks. The error of a polar factor is
-‖X − UVᵀ‖_F / √k. One process, one thread.
+A step with given gradients at about 1, 10 and 100 million parameters; methods take turns, block
+after block, and ratios are medians of the ratios within blocks. At 100 million, torch's Muon, which
+takes one matrix after the other, steps one of the 14 layers, and its seconds are multiplied. The
+error of a polar factor is ‖X − UVᵀ‖_F / √k. One process, one thread.
 
-    python -m benchmarks.muon           # some minutes
+    python -m benchmarks.muon           # about 15 minutes
     python -m benchmarks.muon --quick   # small, writes no file
 """
 
@@ -16,7 +17,9 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +32,41 @@ from thalweg.optim import Muon, orthogonalize
 from thalweg.optim.orthogonalize import JORDAN
 
 RESULT = Path(__file__).parent / "results" / "muon.json"
-# Shape, number and blocks. Torch's bfloat16 iteration takes most of a second per matrix on a CPU,
-# which is why the matrices are no larger and 100 M parameters are left out.
-SIZES = {"1 M": ((256, 256), 16, 4), "10 M": ((256, 256), 152, 2)}
-QUICK = {"0.1 M": ((64, 64), 24, 2)}
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is stepped.
+
+    Attributes:
+        layer: shapes of the matrices of one layer.
+        layers: how many there are.
+        blocks: in which each method steps once.
+        torch_layers: how many of them torch's Muon steps, in whose stead the rest would take as
+            long; its bfloat16 iteration takes seconds per matrix on a CPU. Default all.
+    """
+
+    layer: tuple[Shape, ...]
+    layers: int
+    blocks: int
+    torch_layers: int | None = None
+
+
+# A transformer of width 768: query, key, value and output, and a block four times as wide.
+BLOCK = (*[(768, 768)] * 4, (3072, 768), (768, 3072))
+SIZES = {
+    "1 M": Size(((256, 256),), 16, 4),
+    "10 M": Size(((256, 256),), 152, 2),
+    "100 M": Size(BLOCK, 14, 2, torch_layers=1),
+}
+QUICK = {"0.1 M": Size(((64, 64),), 24, 2), "layers": Size(((64, 64), (64, 32)), 6, 2, 2)}
+TORCHS = "torch.optim.Muon"
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "thalweg ns": lambda p: Muon(p),
     "thalweg ns, one at a time": lambda p: Muon(p, foreach=False),
     "thalweg polar_express": lambda p: Muon(p, backend="polar_express"),
-    "torch.optim.Muon": lambda p: torch.optim.Muon(p),
+    TORCHS: lambda p: torch.optim.Muon(p),
     "AdamW(foreach)": lambda p: torch.optim.AdamW(p, foreach=True),
 }
 FACTORS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -47,36 +76,43 @@ FACTORS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def step_times(shape: tuple[int, int], count: int, blocks: int) -> dict[str, Any]:
+def step_times(size: Size) -> dict[str, Any]:
     """Seconds a step and ratios, all optimizers in turn."""
-    gradients = torch.randn(count, *shape)
-    made = {}
+    gradients = [torch.randn(shape) for shape in size.layer * size.layers]
+    made, share = {}, {}
     for name, make in OPTIMIZERS.items():
-        params = [nn.Parameter(torch.randn(shape)) for _ in range(count)]
-        for p, g in zip(params, gradients, strict=True):
+        fewer = size.torch_layers if name == TORCHS else None
+        layers = size.layers if fewer is None else fewer
+        share[name] = size.layers / layers
+        chosen = gradients[: layers * len(size.layer)]
+        params = [nn.Parameter(torch.randn(g.shape)) for g in chosen]
+        for p, g in zip(params, chosen, strict=True):
             p.grad = g
         made[name] = make(params)
     wall: dict[str, list[float]] = {name: [] for name in made}
     for warm in (orthogonalize, lambda G: torchs_own(G, JORDAN, 1, 1e-7)):
-        warm(gradients[0])
-    for _ in range(blocks):
+        warm(gradients[0][:64, :64])
+    for _ in range(size.blocks):
         for name, optimizer in made.items():
             start = time.perf_counter()
             optimizer.step()
-            wall[name].append(time.perf_counter() - start)
+            wall[name].append(share[name] * (time.perf_counter() - start))
 
     def over(name: str, peer: str) -> float:
         pairs = zip(wall[name], wall[peer], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
+    kinds = Counter(size.layer)
+    each = [f"{n * size.layers} × {rows} × {columns}" for (rows, columns), n in kinds.items()]
     return {
-        "matrices": f"{count} × {shape[0]} × {shape[1]}",
-        "parameters": count * shape[0] * shape[1],
-        "blocks": blocks,
+        "matrices": ", ".join(each),
+        "parameters": sum(g.numel() for g in gradients),
+        "blocks": size.blocks,
+        "torch_layers": size.torch_layers,
         "methods": {
             name: {
                 "step_s": statistics.median(wall[name]),
-                "over_torch_muon": over(name, "torch.optim.Muon"),
+                "over_torch_muon": over(name, TORCHS),
                 "over_adamw": over(name, "AdamW(foreach)"),
             }
             for name in made
@@ -121,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     sizes, busy = (QUICK if quick else SIZES), os.getloadavg()
     result = {
         "load_average": [busy[0], os.getloadavg()[0]],
-        "steps": {name: step_times(*size) for name, size in sizes.items()},
+        "steps": {name: step_times(size) for name, size in sizes.items()},
         "factors": factor_errors(64 if quick else 256, 3),
     }
     print(json.dumps(result, indent=2))

@@ -28,6 +28,7 @@ from benchmarks.small_models import (
     digits,
     text,
 )
+from thalweg.optim import AccumulationContext
 
 __all__ = ["ARCHITECTURES", "FAULTS", "LAW_FAULTS", "Setting", "train"]
 
@@ -103,7 +104,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """How to train. ``None`` stands for what suits the architecture."""
+    """How to train. ``None`` stands for what suits the architecture.
+
+    ``uneven`` micro-batches are of an eighth of ``batch`` to nearly twice as many samples; their
+    losses are added up as means, or as sums ``by_counts``.
+    """
 
     architecture: str
     fault: str | None = None
@@ -116,6 +121,8 @@ class Setting:
     weight_decay: float = 0.0
     clip: float | None = None
     accumulate: int = 1
+    uneven: bool = False
+    by_counts: bool = False
     validate_every: int = 0
     augment: float = 0.0
     scaler: bool = False
@@ -145,6 +152,7 @@ FAULTS: dict[str, frozenset[str]] = {
     "no zero_grad": frozenset({"gradients_not_cleared"}),
     "one layer's lr x 10000": frozenset({"dominating_layer", "lr_too_high", "nonfinite"}),
     "one layer's lr / 1000000": frozenset({"starved_layer", "never_moves"}),
+    "mean of means, uneven micro-batches": frozenset({"uneven_accumulation"}),
 }
 #: Faults that leave the loss falling: what training does is not what its optimizer says. Under SGD
 #: with momentum and weight decay, recorded with the conservation laws.
@@ -182,6 +190,8 @@ def _fitted(setting: Setting) -> Setting:
         return replace(setting, regression=True)
     if setting.fault == "overflow under a gradient scaler":
         return replace(setting, scaler=True)
+    if setting.fault == "mean of means, uneven micro-batches":
+        return replace(setting, accumulate=4, uneven=True)
     if setting.fault in LAW_FAULTS:
         undivided = "not divided" in setting.fault
         return replace(
@@ -235,11 +245,26 @@ def _train(
         total = torch.zeros(())
         for _ in range(setting.accumulate):
             whole = torch.arange(len(x))
-            chosen = whole if setting.full_batch else torch.randint(0, len(x), (setting.batch,))
+            chosen = whole if setting.full_batch else torch.randint(0, len(x), (size(),))
             loss = loss_of(chosen) / setting.accumulate
             scaler.scale(loss).backward()
             total = total + loss.detach()
         return total
+
+    def size() -> int:
+        batch = setting.batch
+        return (
+            int(torch.randint(batch // 8, 2 * batch - batch // 8, ())) if setting.uneven else batch
+        )
+
+    def by_counts() -> Tensor:
+        context = AccumulationContext(model, optimizer, setting.accumulate)
+        with context as scale:
+            for _ in range(setting.accumulate):
+                chosen = torch.randint(0, len(x), (size(),))
+                scale(loss_of(chosen) * len(chosen), len(chosen)).backward()
+        assert context.loss is not None
+        return context.loss
 
     instruments = ["default", "laws"] if setting.laws else None
     with thalweg.record(model, optimizer, out, overhead=overhead, instruments=instruments):
@@ -254,7 +279,7 @@ def _train(
                 loss.backward()
                 losses.append(float(loss.detach()))
             else:
-                losses.append(float(closure()))
+                losses.append(float(by_counts() if setting.by_counts else closure()))
             if fault == "one tensor's accumulated gradient not divided":
                 _balanced(arch, model).grad.mul_(setting.accumulate)  # pyright: ignore
             limit = 1e-4 if fault == "clipped to 1e-4" else setting.clip

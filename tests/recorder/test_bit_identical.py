@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import thalweg
+from thalweg.optim import AccumulationContext
 
 STEPS = 30
 
@@ -87,6 +88,32 @@ def _lbfgs(record):
     return _train(lambda i: optimizer.step(closure), [model], [optimizer], record)
 
 
+def _uneven(record):
+    model = nn.Sequential(nn.Embedding(11, 16), nn.Dropout(0.1), nn.Linear(16, 11))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    weight = torch.rand(11) + 0.5
+    tokens = torch.randint(0, 11, (12, 9))
+    kept = torch.arange(9) < torch.randint(1, 10, (12, 1))
+    labels = tokens.where(kept, -100)
+
+    def loss(x, y, reduction):
+        return F.cross_entropy(model(x).mT, y, weight, reduction=reduction)
+
+    def step(i):
+        parts = zip(tokens.chunk(4), labels.chunk(4), strict=True)
+        if i % 2:
+            with AccumulationContext(model, optimizer, 4) as scale:
+                for x, y in parts:
+                    scale(loss(x, y, "sum"), (y != -100).sum()).backward()
+        else:
+            optimizer.zero_grad()
+            for x, y in parts:
+                (loss(x, y, "mean") / 4).backward()
+        optimizer.step()
+
+    return _train(step, [model], [optimizer], record)
+
+
 def _train(step, models, optimizers, record):
     if record is None:
         for i in range(STEPS):
@@ -112,7 +139,7 @@ def _equal(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("training", [_mlp, _transformer, _two_optimizers, _lbfgs])
+@pytest.mark.parametrize("training", [_mlp, _transformer, _two_optimizers, _lbfgs, _uneven])
 def test_weights_buffers_optimizer_and_random_state_are_identical(training, run_dir):
     ends = []
     for record in (None, run_dir):

@@ -71,6 +71,20 @@ def test_accumulated_micro_batches_add_up(data):
     _check(_captured([model], parts), [model], lambda: sum(parts()))
 
 
+def test_what_is_divided_after_all_is_divided_in_the_closure(data):
+    x, y = data
+    model = nn.Linear(5, 3)
+    tape = LossTape([model])
+    tape.open()
+    for a, b, scale in zip(x.chunk(2), y.chunk(2), (None, torch.tensor(4.0)), strict=True):
+        root = F.cross_entropy(model(a), b, reduction="sum") * (1.0 if scale is None else scale)
+        root.backward()
+        tape.backward(root, scale)
+    tape.rescale(torch.tensor(16.0))
+    tape.close()
+    _check(tape, [model], lambda: F.cross_entropy(model(x), y))
+
+
 def test_loss_computed_inside_the_model(data):
     class WithLoss(nn.Module):
         def __init__(self):

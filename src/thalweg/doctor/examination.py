@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from thalweg.doctor.accumulation import uneven_accumulation
 from thalweg.doctor.clipping import clipping_always
 from thalweg.doctor.diagnosis import SEVERITIES, Diagnosis
 from thalweg.doctor.generalisation import overfitting
@@ -45,6 +46,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (starved_layer, ("distance_from_init", "weight_norm")),
     (overfitting, ("val_loss", "loss")),
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
+    (uneven_accumulation, ("item_weight",)),
     (broken_law, ("law_residual",)),
 )
 

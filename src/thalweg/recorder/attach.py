@@ -1,8 +1,8 @@
 """Where the recorder hears of training: a few places in torch that every loop passes through.
 
 Optimizer steps (torch's global hooks), ``backward`` (the scalar whose gradient is taken),
-``zero_grad``, gradient scalers, and the loss functions of ``torch.nn.functional`` when they are
-called for evaluation. Each costs about a microsecond when nothing is scheduled, sees values and
+``zero_grad``, gradient scalers, ``AccumulationContext``, and the loss functions of
+``torch.nn.functional``. Each costs about a microsecond when nothing is scheduled, sees values and
 changes none, and is put back on ``close``.
 """
 
@@ -23,6 +23,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+
+from thalweg.optim.accumulation import AccumulationContext
 
 __all__ = ["Attachment", "Listener"]
 
@@ -46,6 +48,10 @@ class Listener(Protocol):
         """A gradient scaler multiplied a loss."""
         ...
 
+    def after_accumulation(self, loss: Tensor) -> None:
+        """Accumulated gradients were divided by the count of all; ``loss`` is the mean over it."""
+        ...
+
     def after_backward(self, roots: Any, gradients: Any) -> None:
         """Backward ran from ``roots``."""
         ...
@@ -62,8 +68,10 @@ class Listener(Protocol):
         """A gradient scaler decides whether the optimizer steps; must call ``step`` once."""
         ...
 
-    def evaluated(self, loss: Tensor, args: tuple[Any, ...]) -> None:
-        """A loss function returned ``loss``, possibly for evaluation."""
+    def loss_computed(
+        self, name: str, loss: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """The loss function ``name`` returned ``loss``, for training or for evaluation."""
         ...
 
 
@@ -86,6 +94,7 @@ class Attachment:
         self._wrap_zero_grad(listener)
         self._wrap_scaler(listener)
         self._wrap_losses(listener)
+        self._wrap_accumulation(listener)
 
     @property
     def scaler(self) -> Any:
@@ -148,6 +157,16 @@ class Attachment:
         self._replace(scaler, "scale", scale)
         self._replace(scaler, "step", step)
 
+    def _wrap_accumulation(self, listener: Listener) -> None:
+        original = AccumulationContext.__exit__
+
+        def leave(self: AccumulationContext, kind: Any, error: Any, trace: Any) -> None:
+            original(self, kind, error, trace)
+            if self.loss is not None:
+                listener.after_accumulation(self.loss)
+
+        self._replace(AccumulationContext, "__exit__", leave)
+
     def _wrap_losses(self, listener: Listener) -> None:
         for name in dir(F):
             original = getattr(F, name)
@@ -156,7 +175,7 @@ class Attachment:
             if not name.endswith("_loss") and name not in _OTHER_LOSSES:
                 continue
             self._losses[name] = original
-            self._replace(F, name, _loss_wrapper(original, listener))
+            self._replace(F, name, _loss_wrapper(name, original, listener))
 
         original_script = torch.jit.script
 
@@ -179,7 +198,9 @@ class Attachment:
                 setattr(F, name, wrapper)
 
 
-def _loss_wrapper(original: Callable[..., Tensor], listener: Listener) -> Callable[..., Tensor]:
+def _loss_wrapper(
+    name: str, original: Callable[..., Tensor], listener: Listener
+) -> Callable[..., Tensor]:
     inside = False
 
     def loss(*args: Any, **kwargs: Any) -> Tensor:
@@ -192,7 +213,7 @@ def _loss_wrapper(original: Callable[..., Tensor], listener: Listener) -> Callab
             out = original(*args, **kwargs)
         finally:
             inside = False
-        listener.evaluated(out, args)
+        listener.loss_computed(name, out, args, kwargs)
         return out
 
     return loss

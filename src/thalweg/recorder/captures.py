@@ -135,6 +135,11 @@ class Captures:
         if self._tape is not None:
             self._tape.forget()
 
+    def rescale(self, factor: Tensor) -> None:
+        """What backward ran on so far counts divided by ``factor``."""
+        if self._tape is not None:
+            self._guard.run("loss tape", self._tape.rescale, factor)
+
     def backward(self, root: Any, scale: Tensor | None) -> float:
         """Backward ran from ``root``; returns the seconds that the tape took, booked by itself."""
         if self._tape is None:

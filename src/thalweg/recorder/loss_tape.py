@@ -195,6 +195,10 @@ class LossTape:
             return
         self._roots.append((slot, None if scale is None else scale.detach().clone()))
 
+    def rescale(self, factor: Tensor) -> None:
+        """Gradients were divided by ``factor`` after all: so is the loss."""
+        self._roots = [(i, factor if s is None else s * factor) for i, s in self._roots]
+
     def forget(self) -> None:
         """Gradients were cleared: what ran backward before does not count."""
         self._roots.clear()

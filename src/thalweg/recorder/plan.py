@@ -12,10 +12,14 @@ from typing import Any
 import thalweg.instruments
 from thalweg.errors import unknown_name
 
-__all__ = ["LAWS", "RANKS", "Plan", "known_instruments"]
+__all__ = ["LAWS", "MICRO_BATCHES", "RANKS", "Plan", "known_instruments"]
 
+# Of each micro-batch of an accumulated step.
+MICRO_BATCHES = ("micro_batch_items", "micro_batch_loss", "item_weight")
 # Figures that the recorder reads off the training itself; no function measures them.
-_OWN = ("loss", "lr", "grad_norm_preclip", "val_loss")
+_OWN = ("loss", "lr", "grad_norm_preclip", "val_loss", *MICRO_BATCHES)
+# Read along with the norms.
+_WITH_NORMS = ("grad_norm_preclip", *MICRO_BATCHES)
 # A matrix, and eight figures a layer that the cheap instruments mostly have.
 _BY_HAND = ("entk", "layer_statistics")
 # Singular values of activations: under the same hooks as the cheap ones, but not cheap.
@@ -69,8 +73,8 @@ class Plan:
         }
         shared = [known[n] for n in self.names if n not in self.probes]
         needs = {need for f in shared for need in getattr(f, "needs", ())}
-        self.norms = bool(needs & {"grads", "params", "update", "init"}) or self.wants(
-            "grad_norm_preclip"
+        self.norms = bool(needs & {"grads", "params", "update", "init"}) or any(
+            self.wants(n) for n in _WITH_NORMS
         )
         self.activations = "activations" in needs
 

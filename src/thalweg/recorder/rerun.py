@@ -249,7 +249,12 @@ class Rerun:
     def after_scale(self, scaled: Tensor, scale: Tensor) -> None:
         """Nothing to do."""
 
-    def evaluated(self, loss: Tensor, args: tuple[Any, ...]) -> None:
+    def loss_computed(
+        self, name: str, loss: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Nothing to do."""
+
+    def after_accumulation(self, loss: Tensor) -> None:
         """Nothing to do."""
 
     def after_backward(self, roots: Any, gradients: Any) -> None:

@@ -30,6 +30,7 @@ from thalweg.recorder.followed_laws import FollowedLaws
 from thalweg.recorder.guard import Guard
 from thalweg.recorder.kept_steps import KeptSteps
 from thalweg.recorder.kept_weights import KeptWeights
+from thalweg.recorder.micro_batches import MicroBatches
 from thalweg.recorder.plan import Plan
 from thalweg.recorder.probing import Probing
 from thalweg.recorder.ranks import largest_of_ranks
@@ -112,6 +113,7 @@ class Session:
         self._captures = Captures(store, self._scalars, plan, *paid)
         self._probing = Probing(store, plan, *paid, self._captures, fixed_loss=probe_loss)
         self._validation = Validation(store, self._trained.models)
+        self._micro_batches = MicroBatches(store, self._scalars, plan)
         self._laws = FollowedLaws(store, plan, self._budget, self._trained)
 
         # What the step now under way is measured for.
@@ -160,10 +162,21 @@ class Session:
             return  # a closure clears them between its evaluations
         self._loss.used = True
         self._captures.forget()
+        self._micro_batches.cleared()
 
     def after_scale(self, scaled: Tensor, scale: Tensor) -> None:
         """A gradient scaler multiplied a loss."""
         self._loss.scaled(scaled, scale)
+
+    def after_accumulation(self, loss: Tensor) -> None:
+        """An ``AccumulationContext`` rescaled what has accumulated: the step follows ``loss``."""
+        start = _clock()
+        factor = self._loss.accumulated(loss)
+        if factor is not None:
+            self._captures.rescale(factor)
+            if self._norms_now and not self._in_step:
+                self._guard.run("norms", self._read_preclip, self._loss.divided)
+        self._budget.common_s += _clock() - start
 
     def after_backward(self, roots: Any, gradients: Any) -> None:
         """Adds the root to the loss of this step; reads gradients before anyone clips them."""
@@ -177,6 +190,8 @@ class Session:
         if self._captures.taping:
             start += self._captures.backward(root, scale)
         if self._norms_now and not self._in_step:
+            if self._micro_batches.wanted:
+                self._guard.run("micro-batches", self._micro_batches.backward, root, scale)
             self._guard.run("norms", self._read_preclip, scale)
             self._norms_s += _clock() - start
         else:
@@ -218,10 +233,21 @@ class Session:
             self._finish(tracked, stepped=False)
         return out
 
-    def evaluated(self, loss: Tensor, args: tuple[Any, ...]) -> None:
-        """Keeps a loss computed without gradients, or by a model in eval mode, as validation."""
-        if self._plan.wants("val_loss") and not self._probing.running:
+    def loss_computed(
+        self, name: str, loss: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Keeps a loss computed without gradients, or by a model in eval mode, as validation.
+
+        In a step that is measured, those computed with gradients may be of micro-batches.
+        """
+        if self._probing.running:
+            return
+        if self._plan.wants("val_loss"):
             self._validation.add(loss, args)
+        if self._norms_now and not self._in_step and self._micro_batches.wanted:
+            start, watch = _clock(), self._micro_batches.computed
+            self._guard.run("micro-batches", watch, name, loss, args, kwargs)
+            self._norms_s += _clock() - start
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -307,9 +333,12 @@ class Session:
         elif self._norms_now:
             now = _clock()
             self._guard.run("norms", self._send_norms, tracked, at)
+            if leads:
+                self._guard.run("micro-batches", self._micro_batches.write, store.step, at)
             seconds, self._norms_s = self._norms_s + _clock() - now, 0.0
             self._budget.charge("norms", seconds)
             start += _clock() - now
+        self._micro_batches.forget()
         self._budget.common_s += _clock() - start
         if stepped and self._laws.wanted:
             self._guard.run("laws", self._laws.stepped, tracked)
@@ -406,6 +435,7 @@ class Session:
         self._detach()
         self._laws.missed("recording was paused")
         self._norms_now, self._probing.due = False, []
+        self._micro_batches.forget()
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["StepLoss"]
@@ -17,6 +18,7 @@ class StepLoss:
         used: whether a step has had it: the next backward starts a new sum.
         backwards: how many scalars there were, over all steps.
         scale: the last factor of a gradient scaler, if there was one.
+        divided: the factor by which the last root was divided, None if it had none.
     """
 
     def __init__(self) -> None:
@@ -24,6 +26,7 @@ class StepLoss:
         self.used = True
         self.backwards = 0
         self.scale: Tensor | None = None
+        self.divided: Tensor | None = None
         self._scaled: Tensor | None = None
 
     def scaled(self, loss: Tensor, scale: Tensor) -> None:
@@ -46,9 +49,22 @@ class StepLoss:
         if self._scaled is not None:
             scale = self.scale if self._scaled is root else None
             self._scaled = None
+        self.divided = scale
         if isinstance(root, Tensor) and root.numel() == 1 and gradients is None:
             value = root.detach() if scale is None else root.detach() / scale
             self.value = value if self.used or self.value is None else self.value + value
             self.used = False
             self.backwards += 1
         return root, scale
+
+    def accumulated(self, loss: Tensor) -> Tensor | None:
+        """Gradients were rescaled so that the step follows ``loss``.
+
+        Returns:
+            What the sum of the roots is divided by to be that, or None if there is no sum.
+        """
+        if self.used or self.value is None:
+            return None
+        precise = torch.promote_types(self.value.dtype, torch.float32)
+        factor, self.value = (self.value / loss).to(precise), loss.to(precise)
+        return factor

@@ -112,6 +112,23 @@ GROUPS = (
                 "points each.",
             ),
             Figure(
+                "Items of a micro-batch",
+                ("micro_batch_items",),
+                "Targets that each micro-batch of an accumulated step counts; where they differ, a "
+                "mean of means is not the mean over all.",
+            ),
+            Figure(
+                "Weight of an item",
+                ("item_weight",),
+                "What one target of each micro-batch weighs in the gradient of the step; lines "
+                "that part mean that tokens are not treated alike.",
+            ),
+            Figure(
+                "Loss of a micro-batch",
+                ("micro_batch_loss",),
+                "Mean loss of an item in each micro-batch of an accumulated step.",
+            ),
+            Figure(
                 "Gradient noise scale",
                 ("grad_noise_scale",),
                 "The batch size at which noise and signal are equal; far above the batch in use, "

@@ -20,7 +20,7 @@ import torch
 from scipy.integrate import simpson, solve_ivp
 from torch import Tensor, nn
 
-from thalweg.data import digits
+from thalweg.data import Digits, digits
 from thalweg.optim import Muon, RegularizedMuon
 from thalweg.studies.figures import Figures, data_hash, thin
 
@@ -60,7 +60,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        time=12.0, samples=100, particles=(16, 64, 256), reference=1024, draws=8, train_steps=5
+        time=12.0, samples=100, particles=(16, 64, 256), reference=1024, draws=8, train_steps=2
     ),
     "quick": Config(),
     "full": Config(draws=256, train_steps=1000),
@@ -287,8 +287,9 @@ def tuned(config: Config, seed: int) -> dict[str, float]:
         "SGD": (0.4, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9)),
         "AdamW": (0.02, lambda p, lr: torch.optim.AdamW(p, lr, weight_decay=0.0)),
     }
+    data = digits(seed=seed)
     return {
-        name: _interior(lambda lr, make=make: _trained(make, lr, config, seed), lr)
+        name: _interior(lambda lr, make=make: _trained(make, lr, config, seed, data), lr)
         for name, (lr, make) in kinds.items()
     }
 
@@ -307,8 +308,8 @@ def _trained(
     lr: float,
     config: Config,
     seed: int,
+    data: Digits,
 ) -> float:
-    data = digits(seed=seed)
     torch.manual_seed(seed)
     model = nn.Sequential(
         *(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
