@@ -9,6 +9,8 @@ from thalweg.instruments.critical_sharpness import critical_sharpness as critica
 from thalweg.instruments.entk import EntkRank as EntkRank
 from thalweg.instruments.entk import entk as entk
 from thalweg.instruments.entk import entk_rank as entk_rank
+from thalweg.instruments.gradient_spikes import GradientSpikeMonitor as GradientSpikeMonitor
+from thalweg.instruments.gradient_spikes import SpikeHistory as SpikeHistory
 from thalweg.instruments.gradients import grad_norm as grad_norm
 from thalweg.instruments.hessian_density import HessianDensity as HessianDensity
 from thalweg.instruments.hessian_density import hessian_density as hessian_density
@@ -42,6 +44,7 @@ from thalweg.instruments.weights import weight_norm as weight_norm
 __all__ = [
     "AccumulationReport",
     "EntkRank",
+    "GradientSpikeMonitor",
     "HessianDensity",
     "IsometryDefect",
     "JacobianSpectrum",
@@ -49,6 +52,7 @@ __all__ = [
     "Reading",
     "SKAMonitor",
     "Sharpness",
+    "SpikeHistory",
     "StabilityThreshold",
     "activation_rms",
     "bernoulli_entropy_change",
