@@ -10,7 +10,7 @@ from thalweg.recorder.run import Run
 
 __all__ = ["gradient_spikes"]
 
-LEAST_RECORDS = 40
+LEAST_RECORDS = 30
 # Records on either side that say what is usual; the median of them ignores spikes.
 AROUND = 10
 # A record is a spike if its norm is so many times the usual one there, ...
@@ -51,7 +51,7 @@ def gradient_spikes(run: Run) -> list[Diagnosis]:
         Diagnosis(
             "gradient_spikes",
             "warning",
-            f"gradient spikes: on {len(at)} of {len(norms)} records the gradient is far above usual",
+            f"gradient spikes: {len(at)} of {len(norms)} records have a gradient far above usual",
             (
                 Evidence(
                     f"gradient norm {norms[worst]:.3g} at step {steps[worst]}, {times:.3g} times "
@@ -71,11 +71,11 @@ def gradient_spikes(run: Run) -> list[Diagnosis]:
                 ),
             ),
             "stable-spam",
-            "Huang et al. 2025, arXiv 2502.17055. In this library's study of it, Adam with clipping "
-            "was at least as good as StableSPAM, and both better than Adam alone",
-            f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {2 * usual:.2g})` before the step, "
-            "and look at the batches of these steps; `thalweg.optim.StableSPAM` where one norm does "
-            "not suit all tensors",
+            "Huang et al. 2025, arXiv 2502.17055. In this library's study of it, Adam with "
+            "clipping ended lower than StableSPAM on most seeds, and both far below Adam alone",
+            f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {2 * usual:.2g})` before "
+            "`optimizer.step()`, and look at the batches of these steps; "
+            "`thalweg.optim.StableSPAM` where one norm does not suit all tensors",
             False,
         )
     ]
