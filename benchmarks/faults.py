@@ -1,7 +1,7 @@
 """Does the doctor find what is wrong, and only that? Injected faults and healthy trainings.
 
-Twenty-one faults are put into five small trainings on real data, three seeds each; beside them stand
-healthy trainings with other optimizers, schedules and regularisers, and some at the edge of
+Twenty-one faults are put into five small trainings on real data, three seeds each; beside them
+stand healthy trainings with other optimizers, schedules and regularisers, and some at the edge of
 stability. Four of the faults show in conservation laws alone; those trainings, and some healthy
 ones, are recorded with the laws on. The rules were tuned on two architectures; the other three are
 held out. Records are as frequent as in trainings of ordinary size because the time budget is
