@@ -153,6 +153,7 @@ FAULTS: dict[str, frozenset[str]] = {
     "one layer's lr x 10000": frozenset({"dominating_layer", "lr_too_high", "nonfinite"}),
     "one layer's lr / 1000000": frozenset({"starved_layer", "never_moves"}),
     "mean of means, uneven micro-batches": frozenset({"uneven_accumulation"}),
+    "gradient spikes": frozenset({"gradient_spikes", "nonfinite"}),
 }
 #: Faults that leave the loss falling: what training does is not what its optimizer says. Under SGD
 #: with momentum and weight decay, recorded with the conservation laws.
@@ -386,6 +387,17 @@ def _put_in(
         module = model.get_submodule(arch.middle)
         sound = module.forward
         module.forward = lambda x: sound(x) + (-x.abs() - 1).log().mean()
+    if fault == "gradient spikes" and step == 0:
+        # Seven steps in a hundred, all gradients alike; from a draw that leaves the batches alone.
+        draws = torch.rand(steps, generator=torch.Generator().manual_seed(steps))
+        spiked, at = (draws < 0.07).tolist(), [-1]
+
+        def begin(*_: Any) -> None:
+            at[0] += 1
+
+        model.register_forward_pre_hook(begin)
+        for p in model.parameters():
+            p.register_hook(lambda g: 1000 * g if spiked[min(at[0], steps - 1)] else g)
     if fault == "overflow under a gradient scaler" and step == 20:
         first = next(p for p in _weights(model))
         first.register_hook(lambda g: g * float("inf") if torch.rand(()) < 0.8 else g)

@@ -301,6 +301,31 @@ def decoding() -> list[list[str]]:
     return rows
 
 
+def low_bit() -> list[list[str]]:
+    """A small transformer in INT4, each method at its learning rates."""
+    result = _load("low_bit")
+    lrs = next(iter(next(iter(result["found"].values())).values()))["losses"]
+    rows = [["held-out loss, mean (largest)", *(f"lr {lr}" for lr in lrs)]]
+    for kind, methods in result["found"].items():
+        for name, r in methods.items():
+            cells = []
+            for lr, losses in r["losses"].items():
+                text = f"{sum(losses) / len(losses):.3f} ({max(losses):.3f})"
+                cells.append(f"**{text}**" if lr == r["best_lr"] else text)
+            rows.append([f"{kind}, {name}", *cells])
+    return rows
+
+
+def stable_spam() -> list[list[str]]:
+    """A step of StableSPAM beside AdamW and the peers."""
+    sizes = _load("stable_spam")["steps"]
+    rows = [["ms a step, ÷ AdamW(foreach)", *(f"{name} parameters" for name in sizes)]]
+    for method in next(iter(sizes.values()))["methods"]:
+        found = [r["methods"][method] for r in sizes.values()]
+        rows.append([method, *(f"{1e3 * r['step_s']:.3g}, {_ratio(r)}" for r in found)])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -319,6 +344,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "law_cost": law_cost,
     "muon_steps": muon_steps,
     "muon_factors": muon_factors,
+    "low_bit": low_bit,
+    "stable_spam": stable_spam,
 }
 
 

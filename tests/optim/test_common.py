@@ -47,6 +47,13 @@ ROWS = {
         ),
         vectors=False,
     ),
+    "StableSPAM": Row(
+        lambda params, lr=0.05, weight_decay=0.0, **options: optim.StableSPAM(
+            params, lr, weight_decay=weight_decay, **options
+        ),
+        steps=400,
+        reached=2e-2,
+    ),
 }
 
 each = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

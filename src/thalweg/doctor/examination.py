@@ -10,6 +10,7 @@ from thalweg.doctor.accumulation import uneven_accumulation
 from thalweg.doctor.clipping import clipping_always
 from thalweg.doctor.diagnosis import SEVERITIES, Diagnosis
 from thalweg.doctor.generalisation import overfitting
+from thalweg.doctor.gradient_spikes import gradient_spikes
 from thalweg.doctor.gradients import (
     exploding_activations,
     exploding_gradients,
@@ -39,6 +40,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (lr_too_high, ("loss",)),
     (lr_too_low, ("loss", "update_ratio")),
     (exploding_gradients, ("grad_norm",)),
+    (gradient_spikes, ("grad_norm",)),
     (exploding_activations, ("activation_rms",)),
     (vanishing_gradients, ("grad_norm", "weight_norm")),
     (dead_units, ("dormant_fraction",)),

@@ -11,6 +11,8 @@ from thalweg.instruments.edge_of_stability import EdgeReading as EdgeReading
 from thalweg.instruments.entk import EntkRank as EntkRank
 from thalweg.instruments.entk import entk as entk
 from thalweg.instruments.entk import entk_rank as entk_rank
+from thalweg.instruments.gradient_spikes import GradientSpikeMonitor as GradientSpikeMonitor
+from thalweg.instruments.gradient_spikes import SpikeHistory as SpikeHistory
 from thalweg.instruments.gradients import grad_norm as grad_norm
 from thalweg.instruments.hessian_density import HessianDensity as HessianDensity
 from thalweg.instruments.hessian_density import hessian_density as hessian_density
@@ -52,6 +54,7 @@ __all__ = [
     "EdgeOfStability",
     "EdgeReading",
     "EntkRank",
+    "GradientSpikeMonitor",
     "HessianDensity",
     "IsometryDefect",
     "JacobianSpectrum",
@@ -59,6 +62,7 @@ __all__ = [
     "Reading",
     "SKAMonitor",
     "Sharpness",
+    "SpikeHistory",
     "StabilityReport",
     "StabilityThreshold",
     "activation_rms",

@@ -5,17 +5,24 @@ from thalweg.optim.accumulation import (
     count_tokens,
     normalized_backward,
 )
+from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
 from thalweg.optim.regularized_muon import RegularizedMuon
 from thalweg.optim.ska_fit import SKAHistory, ska_fit
+from thalweg.optim.stable_spam import StableSPAM
 
 __all__ = [
     "AccumulationContext",
+    "ClipState",
     "Muon",
+    "NormState",
     "RegularizedMuon",
     "SKAHistory",
+    "StableSPAM",
+    "adaclip",
+    "adagn",
     "count_tokens",
     "muon_param_groups",
     "normalized_backward",
