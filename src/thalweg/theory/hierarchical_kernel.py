@@ -98,7 +98,7 @@ class HierarchicalKernel:
         filters: s_1 … s_L, first layer first; their product must divide the dimension of inputs.
         kind: ``ntk`` for training all layers, ``nngp`` for the last only.
         normalize: divide each leaf patch by its norm; else they must have norm 1.
-        max_bytes: of the blocks of rows that are worked on at once, beside the result.
+        max_bytes: of the blocks of rows worked on at once, beside the result; 16 MiB stay in cache.
 
     Raises:
         ValueError: for no filters or sizes below 1, another kind; when called, for a dimension that
@@ -120,7 +120,7 @@ class HierarchicalKernel:
     filters: tuple[int, ...]
     kind: Kind = "ntk"
     normalize: bool = False
-    max_bytes: int = 1 << 28
+    max_bytes: int = 1 << 24
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filters", _checked_filters(self.filters))
