@@ -46,6 +46,18 @@ def test_draws_have_the_covariance_even_of_a_singular_kernel():
     assert torch.equal(y, again)
 
 
+def test_a_draw_does_not_hang_on_round_off():
+    # Equal eigenvalues, so that the eigenvectors are anything.
+    n = 40
+    K = torch.eye(n, dtype=F64) + torch.ones(n, n, dtype=F64)
+    noise = torch.randn(n, n, generator=torch.Generator().manual_seed(0), dtype=F64) * 1e-14
+    y, z = (
+        sample_gaussian_field(k, 3, torch.Generator().manual_seed(1))
+        for k in (K, K + noise + noise.T)
+    )
+    assert torch.allclose(y, z, atol=1e-10)
+
+
 @given(st.integers(1, 10), st.integers(1, 5), st.integers(0, 100), st.sampled_from([0.0, 0.3]))
 def test_it_is_the_inverse_written_out(n, m, seed, ridge):
     K = gram(n + m, seed)

@@ -90,7 +90,9 @@ def sample_gaussian_field(
             f"{lam[-1].item():.3g}"
         )
     white = torch.randn(len(K), n_draws, generator=generator, dtype=torch.float64).to(K.device)
-    return (V @ (lam.clamp(min=0).sqrt()[:, None] * white)).to(K.dtype)
+    # The symmetric root: without the last V the draw would hang on how eigenvectors of equal
+    # eigenvalues happen to lie, which is round-off.
+    return (V @ (lam.clamp(min=0).sqrt()[:, None] * (V.T @ white))).to(K.dtype)
 
 
 def kernel_regression(K_tt: Tensor, y: Tensor, K_st: Tensor, ridge: float = 0.0) -> Tensor:
