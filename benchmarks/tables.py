@@ -275,6 +275,28 @@ def attention() -> list[list[str]]:
     return rows
 
 
+def hierarchical_kernel() -> list[list[str]]:
+    """Kernel matrices of wide CNNs beside the authors' code."""
+    rows = [["1,024 × 1,024 inputs", "method", "s", "÷ thalweg", "MiB"]]
+    for tree, case in _load("hierarchical_kernel")["kernels"].items():
+        for name, r in case["methods"].items():
+            cells = f"{r['wall_s']:.2f}", _ratio(r), f"{r['peak_mib']:,.0f}"
+            rows.append([tree, name, *cells])
+    return rows
+
+
+def empirical_kernel() -> list[list[str]]:
+    """The limit beside the kernel of one finite network."""
+    r = _load("hierarchical_kernel")["empirical"]
+    head = [f"{r['inputs']} inputs, filters 2, 2, 2", "ms", "distance from the limit"]
+    finite = f"one network of width {r['width']}, torch.func"
+    return [
+        head,
+        ["limit, `HierarchicalKernel`", f"{1e3 * r['limit_s']:.1f}", "0"],
+        [finite, f"{1e3 * r['torch_func_s']:.0f}", f"{100 * r['relative_error']:.0f} %"],
+    ]
+
+
 def attention_gradients() -> list[list[str]]:
     """Peak memory of the gradients: derivatives as sweeps, or autograd through every block."""
     rows = [["tokens", "sweeps, MiB", "autograd through the blocks, MiB"]]
@@ -339,6 +361,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "attention": attention,
     "attention_gradients": attention_gradients,
     "decoding": decoding,
+    "hierarchical_kernel": hierarchical_kernel,
+    "empirical_kernel": empirical_kernel,
     "law_counts": law_counts,
     "law_roundoff": law_roundoff,
     "law_cost": law_cost,

@@ -2,6 +2,7 @@
 
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
+from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
 from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
@@ -14,6 +15,7 @@ from thalweg.nn.ska_network import SKANetwork as SKANetwork
 __all__ = [
     "EquivariantLinear",
     "GroupPool",
+    "HierarchicalCNN",
     "LightningAttention",
     "P4Conv2d",
     "P4LiftConv2d",

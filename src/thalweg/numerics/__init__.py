@@ -26,6 +26,11 @@ from thalweg.numerics.group import require_orthogonal as require_orthogonal
 from thalweg.numerics.group import reynolds as reynolds
 from thalweg.numerics.jacobians import entk_gram as entk_gram
 from thalweg.numerics.jacobians import jacobian as jacobian
+from thalweg.numerics.kernel_regression import curve_from_gram as curve_from_gram
+from thalweg.numerics.kernel_regression import kernel_regression as kernel_regression
+from thalweg.numerics.kernel_regression import kernel_spectrum as kernel_spectrum
+from thalweg.numerics.kernel_regression import predict_learning_curve as predict_learning_curve
+from thalweg.numerics.kernel_regression import sample_gaussian_field as sample_gaussian_field
 from thalweg.numerics.lanczos import lanczos as lanczos
 from thalweg.numerics.norms import Norms as Norms
 from thalweg.numerics.norms import norms as norms
@@ -58,6 +63,7 @@ __all__ = [
     "as_action",
     "as_operator",
     "commutant",
+    "curve_from_gram",
     "eigsh",
     "entk_gram",
     "fastfood",
@@ -70,11 +76,15 @@ __all__ = [
     "inverses",
     "isotypic",
     "jacobian",
+    "kernel_regression",
+    "kernel_spectrum",
     "lanczos",
     "norms",
+    "predict_learning_curve",
     "randomized_svd",
     "require_orthogonal",
     "reynolds",
+    "sample_gaussian_field",
     "spectral_density",
     "trace",
     "untouched",
