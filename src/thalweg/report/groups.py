@@ -90,9 +90,11 @@ GROUPS = (
             ),
             Figure(
                 "Sharpness",
-                ("sharpness",),
-                "Greatest curvature of the loss; gradient descent is stable below 2 / learning "
-                "rate and tends to hover there.",
+                ("sharpness", "stability_threshold"),
+                "Greatest curvature of the loss over the threshold that theory gives the "
+                "optimizer, 2 / learning rate for gradient descent; training climbs to it and "
+                "hovers there. Adam's threshold is that of the preconditioned curvature.",
+                each=True,
             ),
             Figure(
                 "Critical sharpness",

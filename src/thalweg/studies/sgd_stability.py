@@ -262,7 +262,7 @@ def _hover(config: Config, seed: int, lr: float, num_steps: int) -> tuple[list[i
         model = nn.Sequential(
             nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 10)
         )
-    params = list(model.parameters())
+    params: list[Tensor] = list(model.parameters())
     g = torch.Generator().manual_seed(seed)
     every = max(1, config.eos_steps // config.looks)
     steps: list[int] = []
