@@ -78,6 +78,15 @@ def test_what_is_no_evidence(change, said):
         evidence_of(run, get("conservation-laws"))
 
 
+def test_curves_with_other_x_for_some_seeds_are_refused():
+    run = run_study("broken_laws", executor=Here())
+    first, *others = run.figures
+    for curve in (([1.0, 3.0], [1.0, 1.0]), ([1.0], [1.0])):
+        odd = replace(run, figures=(replace(first, curves={"loss": curve}), *others))
+        with pytest.raises(ThalwegError, match="curve 'loss' has other x for some seeds"):
+            evidence_of(odd, get("conservation-laws"), ["thalweg", "study"])
+
+
 def test_a_failing_seed_is_named():
     class Failing:
         def run(self, tasks):

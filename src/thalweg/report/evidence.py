@@ -20,16 +20,20 @@ __all__ = ["draw"]
 
 WIDTH, LEFT, RIGHT = 760, 64, 28
 STRIP, CURVE = 92, 190
+#: What a study adds to the name of a curve for what theory says of it.
+THEORY = " (theory)"
 _STYLE = """
 svg { font: 12px system-ui, sans-serif; background: #fff; color: #1b1f24; }
 text { fill: currentColor; } .dim { opacity: .65; } .title { font-weight: 600; }
 .axis { stroke: currentColor; opacity: .3; } .seed { stroke: #1f6feb; fill: none; }
+.theory { stroke: #bc4c00; fill: none; stroke-width: 1.5; stroke-dasharray: 5 4; }
 .sample { fill: #1f6feb; } .baseline { fill: none; stroke: #57606a; stroke-width: 1.5; }
 .control { stroke: #bc4c00; stroke-width: 1.5; fill: none; }
 .bound { stroke: #cf222e; stroke-dasharray: 4 3; } .good { fill: #1a7f37; opacity: .08; }
 @media (prefers-color-scheme: dark) {
   svg { background: #0d1117; color: #e6edf3; } .seed { stroke: #58a6ff; }
   .sample { fill: #58a6ff; } .baseline { stroke: #8b949e; } .control { stroke: #f0883e; }
+  .theory { stroke: #f0883e; }
   .bound { stroke: #ff7b72; } .good { fill: #3fb950; opacity: .12; }
 }
 """
@@ -60,7 +64,10 @@ def draw(claims: Sequence[ClaimStanding]) -> str:
         assert claim.evidence is not None
         curves.update(claim.evidence.curves)
     for name, curve in curves.items():
-        parts.append(f'<g transform="translate(0 {y})">{_curve(name, curve)}</g>')
+        if name.endswith(THEORY) and name.removesuffix(THEORY) in curves:
+            continue  # drawn over what was measured
+        text = _curve(name, curve, curves.get(name + THEORY))
+        parts.append(f'<g transform="translate(0 {y})">{text}</g>')
         y += CURVE
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" '
@@ -113,15 +120,18 @@ def _strip(c: ClaimStanding) -> tuple[str, int]:
     return "".join(out), top + STRIP + 14 * (len(legend) - 1)
 
 
-def _curve(name: str, curve: object) -> str:
-    assert isinstance(curve, dict)
-    x = np.asarray(curve["x"], float)
-    ys = [np.array([float(v) for v in y]) for y in curve["y"]]
-    stacked = np.stack(ys)
-    scale = scale_of(stacked.ravel(), stacked.ravel()) or Scale(0.0, 1.0)
-    across = Scale(float(x.min()), float(x.max()) if x.max() > x.min() else float(x.min()) + 1)
+def _curve(name: str, curve: object, theory: object = None) -> str:
+    """The seeds of a curve, and what theory says of it, dashed, on the same axes."""
+    x, seeds = _points(curve)
+    told_x, told = _points(theory) if theory is not None else (x, [])
+    values = np.concatenate([np.zeros(0), *seeds, *told])
+    scale = scale_of(values, values) or Scale(0.0, 1.0)
+    both = np.concatenate([x, told_x])
+    low, high = float(both.min()), float(both.max())
+    across = Scale(low, high if high > low else low + 1)
     height, top = CURVE - 62, 24
-    out = [f'<text x="8" y="12" class="title">{escape(name)}</text>']
+    legend = " (dashed: theory)" if told else ""
+    out = [f'<text x="8" y="12" class="title">{escape(name + legend)}</text>']
     for tick in scale.ticks():
         y = top + (1 - float(scale.place(np.array([tick]))[0])) * height
         out.append(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
@@ -134,17 +144,31 @@ def _curve(name: str, curve: object) -> str:
             f'<text x="{_x(tick, across):.1f}" y="{top + height + 16}" text-anchor="middle" '
             f'class="dim">{number(tick)}</text>'
         )
-    for values in ys:
-        places = 1 - scale.place(values)
-        path, pen = [], "M"
-        for a, b, v in zip(x, places, values, strict=True):
-            if not math.isfinite(v):
-                pen = "M"
-                continue
-            path.append(f"{pen}{_x(float(a), across):.1f} {top + float(b) * height:.1f}")
-            pen = "L"
-        out.append(f'<path class="seed" d="{"".join(path)}"/>')
+    for kind, at, lines in (("seed", x, seeds), ("theory", told_x, told)):
+        for line in lines:
+            places = top + (1 - scale.place(line)) * height
+            out.append(f'<path class="{kind}" d="{_path(at, places, line, across)}"/>')
     return "".join(out)
+
+
+def _points(curve: object) -> tuple[np.ndarray, list[np.ndarray]]:
+    """x, and y of every seed."""
+    assert isinstance(curve, dict)
+    x = np.asarray(curve["x"], float)
+    ys = [np.array([float(v) for v in y]) for y in curve["y"]]
+    return x, [y for y in ys if len(y) == len(x)]  # an older runner let seeds differ
+
+
+def _path(x: np.ndarray, places: np.ndarray, values: np.ndarray, across: Scale) -> str:
+    """Line through the finite points, broken at the others."""
+    path, pen = [], "M"
+    for a, b, v in zip(x, places, values, strict=True):
+        if not math.isfinite(v):
+            pen = "M"
+            continue
+        path.append(f"{pen}{_x(float(a), across):.1f} {float(b):.1f}")
+        pen = "L"
+    return "".join(path)
 
 
 def _scale(values: Sequence[float]) -> Scale:

@@ -21,7 +21,8 @@ class Figures:
         samples: claim to its figure.
         baselines: claim to the baseline's figure, measured with the same seed and budget.
         controls: claim to the negative control's figure.
-        curves: name to ``(x, y)``, for the plot; thin them to a few hundred points.
+        curves: name to ``(x, y)``, for the plot; thin them to a few hundred points, the same x for
+            every seed, nan where one has no figure. ``NAME (theory)`` is drawn over ``NAME``.
         data_hash: of the data that was used, from ``data_hash``.
     """
 

@@ -89,7 +89,7 @@ def run(config: Config, seed: int) -> Figures:
             # At α = 1 the end is infinite, which would say nothing of the others.
             deviation[name] = max(deviation[name], found if math.isfinite(found) else 0.0)
         curves[f"test error over time, α = {alpha}"] = (thin(t), thin(seen))
-        curves[f"theory over time, α = {alpha}"] = (thin(t), thin(told))
+        curves[f"test error over time, α = {alpha} (theory)"] = (thin(t), thin(told))
 
     spectra = {a: _spectrum(config.dim, a, generator) for a in (0.5, 1.0, 2.0)}
     drawn = {a: _theory(config, a, lam) for a, lam in spectra.items()}
@@ -116,7 +116,7 @@ def run(config: Config, seed: int) -> Figures:
             thin(double_descent(alphas, "t*", snr=config.snr)),
         ),
         "ReLU features, test error by their number": (features, list(measured.values())),
-        "ReLU features, predicted from data": (features, list(predicted.values())),
+        "ReLU features, test error by their number (theory)": (features, list(predicted.values())),
     }
     return Figures(
         samples={

@@ -219,6 +219,14 @@ def git_commit() -> str:
 
 def _curves(run: StudyRun) -> Mapping[str, Mapping[str, Any]]:
     names = run.figures[0].curves
+    for name, (x, _) in names.items():
+        for figures in run.figures:
+            mine = figures.curves.get(name, (x, x))
+            if list(mine[0]) != list(x) or len(mine[1]) != len(x):
+                raise ThalwegError(
+                    f"curve {name!r} has other x for some seeds: give all the same, and nan as y "
+                    "where a seed has no figure"
+                )
     return {
         name: {
             "x": list(names[name][0]),

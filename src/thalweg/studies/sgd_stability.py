@@ -143,12 +143,18 @@ def _diagonal(config: Config, seed: int) -> tuple[Part, dict]:
         ("SGD", sgd_lr, sgd_done, sgd_test, sgd_trace),
         ("gradient descent", gd_lr, gd_done, gd_test, gd_trace),
     ]:
-        at = lrs[done].log10().tolist()
-        curves[f"test error of {name} against log10 of the step size"] = (at, test[done].tolist())
-        curves[f"ηtr/2 of {name} against log10 of the step size"] = (
+        at = lrs.log10().tolist()
+        nan = torch.full_like(test, float("nan"))  # a run that did not converge leaves a gap
+        curves[f"test error of {name} against log10 of the step size"] = (
             at,
-            (lrs * trace / 2)[done].tolist(),
+            torch.where(done, test, nan).tolist(),
         )
+        title = f"ηtr/2 of {name} against log10 of the step size"
+        curves[title] = at, torch.where(done, lrs * trace / 2, nan).tolist()
+    curves["ηtr/2 of SGD against log10 of the step size (theory)"] = (
+        sgd_lr.log10().tolist(),
+        [1.0] * len(sgd_lr),
+    )
     return part, curves
 
 
@@ -248,6 +254,7 @@ def _edge(config: Config, seed: int) -> tuple[Part, dict]:
     )
     curves = {
         "ηλ/2 at step size 0.4": (thin(steps), thin(path)),
+        "ηλ/2 at step size 0.4 (theory)": (thin(steps), [1.0] * len(thin(steps))),
         "ηλ/2 at step size 0.1": (thin(small_steps), thin(small)),
     }
     return part, curves

@@ -107,13 +107,17 @@ def run(config: Config, seed: int) -> Figures:
         patches = f"target on {math.prod(filters) // 2} of 4 patches"
         n = measured.n.tolist()
         curves[f"{patches}, convolutional"] = (n, measured.error.tolist())
-        curves[f"{patches}, told from the spectrum"] = (n, _told(config, seed, filters, n))
+        curves[f"{patches}, convolutional (theory)"] = (n, _told(config, seed, filters, n))
     for filters, measured in zip(TEACHERS, dense, strict=False):
         patches = f"target on {math.prod(filters) // 2} of 4 patches"
         curves[f"{patches}, fully connected"] = (measured.n.tolist(), measured.error.tolist())
     degrees = thin(range(8, 201, 2))
     curves["tangent kernel on a circle, even degrees"] = (degrees, thin(ntk[8:201:2]))
     curves["random-feature kernel on a circle, even degrees"] = (degrees, thin(nngp[8:201:2]))
+    for name, power in (("tangent", -2), ("random-feature", -4)):
+        title = f"{name} kernel on a circle, even degrees"
+        law = [curves[title][1][0] * (k / degrees[0]) ** power for k in degrees]
+        curves[f"{title} (theory)"] = (degrees, law)
 
     ratios = [a / b for a, b in zip(slopes, dense_slopes, strict=False)]
     return Figures(
