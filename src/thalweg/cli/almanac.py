@@ -60,9 +60,10 @@ def list_(
             ]
         )
         return 0
-    for e, s in found:
-        mark = s.verdict + (" (stale)" if s.stale else "")
-        line = f"{mark:11} {e.slug:31} {e.title}"
+    marks = [s.verdict + (" (stale)" if s.stale else "") for _, s in found]
+    column = max((len(mark) for mark in marks), default=0)
+    for (e, _), mark in zip(found, marks, strict=True):
+        line = f"{mark:{column}} {e.slug:31} {e.title}"
         print(line if len(line) <= width() else line[: width() - 1] + "…")
     tested = sum(s.verdict != "untested" for _, s in found)
     noun = "entry" if len(found) == 1 else "entries"
