@@ -7,17 +7,27 @@ from thalweg.optim.accumulation import (
 )
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
+from thalweg.optim.mup import MuAdam as MuAdam
+from thalweg.optim.mup import MuAdamW as MuAdamW
+from thalweg.optim.mup import MuSGD as MuSGD
+from thalweg.optim.mup import mup_factor as mup_factor
+from thalweg.optim.mup import mup_param_groups as mup_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
 from thalweg.optim.regularized_muon import RegularizedMuon
 from thalweg.optim.ska_fit import SKAHistory, ska_fit
 
 __all__ = [
     "AccumulationContext",
+    "MuAdam",
+    "MuAdamW",
+    "MuSGD",
     "Muon",
     "RegularizedMuon",
     "SKAHistory",
     "count_tokens",
     "muon_param_groups",
+    "mup_factor",
+    "mup_param_groups",
     "normalized_backward",
     "orthogonalize",
     "ska_fit",
