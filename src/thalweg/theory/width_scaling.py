@@ -4,7 +4,7 @@ A rate η ∝ n^e at width n. Under SGD in standard parametrisation one step cha
 the readout by Θ(ηn), a hidden layer through its own weights by Θ(ηn^½) and the first layer by
 Θ(ηn^−½). Squared error needs the first to stay bounded, e = −1. Under cross-entropy the gradient
 with respect to the logits is bounded by √2 whatever they are, so that logits may diverge while
-hidden layers learn, down to e = −½ ("controlled divergence").
+hidden layers learn, up to e = −½ ("controlled divergence").
 
 Source: Haas, Bordt, von Luxburg, Vankadara 2025, arXiv 2505.22491; for muP Yang, Hu et al. 2022,
 arXiv 2203.03466; for ``sp_full_align`` Everett et al. 2024, arXiv 2407.05872. Measured exponents at
