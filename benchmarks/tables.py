@@ -348,6 +348,31 @@ def stable_spam() -> list[list[str]]:
     return rows
 
 
+def mup_equality() -> list[list[str]]:
+    """Largest relative differences from microsoft/mup."""
+    found = _load("mup")["equality"]
+    kinds = [k for k in next(iter(found.values())) if k != "parameters"]
+    rows = [["largest relative difference", *(f"width {w}, base 32" for w in found)]]
+    for kind in kinds:
+        rows.append([kind, *(f"{r[kind]:.1g}" for r in found.values())])
+    return rows
+
+
+def mup_steps() -> list[list[str]]:
+    """A step of MuAdam beside microsoft/mup's and plain Adam."""
+    rows = [["parameters", "ours, ms", "microsoft/mup, ms", "Adam, ms", "÷ mup", "÷ Adam"]]
+    for r in _load("mup")["steps"].values():
+        quartiles = (r["over_mup_quartiles"], r["over_adam_quartiles"])
+        rows.append(
+            [
+                f"{r['parameters']:,}",
+                *(f"{ms:.3g}" for ms in r["step_ms"].values()),
+                *(f"{mid:.2f} [{low:.2f}, {high:.2f}]" for low, mid, high in quartiles),
+            ]
+        )
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -370,6 +395,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "muon_factors": muon_factors,
     "low_bit": low_bit,
     "stable_spam": stable_spam,
+    "mup_equality": mup_equality,
+    "mup_steps": mup_steps,
 }
 
 

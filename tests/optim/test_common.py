@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from thalweg import optim
+from thalweg.nn import BaseShape
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Row:
         steps: within which it takes a quadratic below ``reached`` of its start.
         reached: see ``steps``; those with steps of fixed size stop at a distance of their size.
         vectors: whether it takes parameters of fewer than two dimensions.
+        prepare: what a parameter needs before the optimizer takes it.
         reads: whether a step reads values on the host by design (a line search); the reason.
     """
 
@@ -27,6 +29,7 @@ class Row:
     steps: int = 300
     reached: float = 1e-2
     vectors: bool = True
+    prepare: Callable[[nn.Parameter], object] = lambda p: p
     reads: str = ""
 
 
@@ -37,7 +40,28 @@ def muon(backend):
     return Row(make, steps=400, vectors=False)
 
 
+def mup(kind, lr, **settings):
+    """Every dimension infinite and as in the base model: all factors are 1."""
+
+    def prepare(p):
+        p.base_shape = BaseShape(
+            tuple(p.shape) if p.ndim == 2 else (None,) * p.ndim, tuple(p.shape)
+        )
+
+    def make(params, lr=lr, **options):
+        params = list(params)
+        for group in params if isinstance(params[0], dict) else [{"params": params}]:
+            for p in group["params"]:
+                prepare(p)
+        return kind(params, lr=lr, **{**settings, **options})
+
+    return Row(make, prepare=prepare)
+
+
 ROWS = {
+    "MuSGD": mup(optim.MuSGD, 0.1, momentum=0.5),
+    "MuAdam": mup(optim.MuAdam, 0.03),
+    "MuAdamW": mup(optim.MuAdamW, 0.03, weight_decay=0.0),
     "Muon, ns": muon("ns"),
     "Muon, polar_express": muon("polar_express"),
     "Muon, svd": muon("svd"),
@@ -187,7 +211,9 @@ def test_groups_have_their_own_settings(row):
     before = [p.detach().clone() for p in params]
     train(optimizer, loss, 2)
     assert torch.equal(params[0], before[0]) and not torch.equal(params[1], before[1])
-    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, 2))], "lr": 0.5})
+    new = nn.Parameter(torch.ones(2, 2))
+    row.prepare(new)
+    optimizer.add_param_group({"params": [new], "lr": 0.5})
     assert [g["lr"] for g in optimizer.param_groups][::2] == [0.0, 0.5]
 
 

@@ -25,6 +25,7 @@ from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
 from thalweg.doctor.readings import ReadOnce
 from thalweg.doctor.shapes import broadcast_loss
 from thalweg.doctor.units import dead_units, dominating_layer, starved_layer
+from thalweg.doctor.width_scaling import width_scaling
 from thalweg.recorder.run import Run
 
 __all__ = ["RULES", "Examination", "diagnose", "examine"]
@@ -50,6 +51,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
     (uneven_accumulation, ("item_weight",)),
     (broken_law, ("law_residual",)),
+    (width_scaling, (":models",)),
 )
 
 

@@ -5,6 +5,9 @@ from thalweg.instruments.activations import dormant_fraction as dormant_fraction
 from thalweg.instruments.check_accumulation import AccumulationReport as AccumulationReport
 from thalweg.instruments.check_accumulation import check_accumulation as check_accumulation
 from thalweg.instruments.check_accumulation import simulate_ddp as simulate_ddp
+from thalweg.instruments.coordinate_check import CoordCheck as CoordCheck
+from thalweg.instruments.coordinate_check import Coordinate as Coordinate
+from thalweg.instruments.coordinate_check import coord_check as coord_check
 from thalweg.instruments.critical_sharpness import critical_sharpness as critical_sharpness
 from thalweg.instruments.edge_of_stability import EdgeOfStability as EdgeOfStability
 from thalweg.instruments.edge_of_stability import EdgeReading as EdgeReading
@@ -31,6 +34,11 @@ from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
 from thalweg.instruments.readings import readings as readings
+from thalweg.instruments.refined_coordinate_check import CoordinateChange as CoordinateChange
+from thalweg.instruments.refined_coordinate_check import LayerChange as LayerChange
+from thalweg.instruments.refined_coordinate_check import (
+    RefinedCoordinateCheck as RefinedCoordinateCheck,
+)
 from thalweg.instruments.sgd_stability import StabilityReport as StabilityReport
 from thalweg.instruments.sgd_stability import alignment as alignment
 from thalweg.instruments.sgd_stability import sgd_stability as sgd_stability
@@ -48,9 +56,15 @@ from thalweg.instruments.weights import distance_from_init as distance_from_init
 from thalweg.instruments.weights import update_norm as update_norm
 from thalweg.instruments.weights import update_ratio as update_ratio
 from thalweg.instruments.weights import weight_norm as weight_norm
+from thalweg.instruments.width_scaling import LrWidthScaling as LrWidthScaling
+from thalweg.instruments.width_scaling import WidthRun as WidthRun
+from thalweg.instruments.width_scaling import lr_width_scaling as lr_width_scaling
 
 __all__ = [
     "AccumulationReport",
+    "CoordCheck",
+    "Coordinate",
+    "CoordinateChange",
     "EdgeOfStability",
     "EdgeReading",
     "EntkRank",
@@ -58,17 +72,22 @@ __all__ = [
     "HessianDensity",
     "IsometryDefect",
     "JacobianSpectrum",
+    "LayerChange",
     "LayerStatistics",
+    "LrWidthScaling",
     "Reading",
+    "RefinedCoordinateCheck",
     "SKAMonitor",
     "Sharpness",
     "SpikeHistory",
     "StabilityReport",
     "StabilityThreshold",
+    "WidthRun",
     "activation_rms",
     "alignment",
     "bernoulli_entropy_change",
     "check_accumulation",
+    "coord_check",
     "critical_sharpness",
     "distance_from_init",
     "dormant_fraction",
@@ -85,6 +104,7 @@ __all__ = [
     "isometry_defect",
     "jacobian_spectrum",
     "layer_statistics",
+    "lr_width_scaling",
     "ms_threshold",
     "noise_scale_of_gram",
     "readings",

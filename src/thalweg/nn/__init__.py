@@ -1,5 +1,6 @@
 """Layers."""
 
+from thalweg.nn.at_width import at_width as at_width
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
@@ -7,23 +8,32 @@ from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
 from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
 from thalweg.nn.lightning_attention_layer import LightningAttention as LightningAttention
+from thalweg.nn.mup import BaseShape as BaseShape
+from thalweg.nn.mup import MuReadout as MuReadout
+from thalweg.nn.mup import base_shape_of as base_shape_of
+from thalweg.nn.mup import set_base_shapes as set_base_shapes
 from thalweg.nn.p4 import GroupPool, P4Conv2d, P4LiftConv2d
 from thalweg.nn.quant_linear import QuantLinear as QuantLinear
 from thalweg.nn.quant_linear import quantize_model as quantize_model
 from thalweg.nn.ska_network import SKANetwork as SKANetwork
 
 __all__ = [
+    "BaseShape",
     "EquivariantLinear",
     "GroupPool",
     "HierarchicalCNN",
     "LightningAttention",
+    "MuReadout",
     "P4Conv2d",
     "P4LiftConv2d",
     "QuantLinear",
     "SKANetwork",
     "alibi_slopes",
+    "at_width",
+    "base_shape_of",
     "fake_quantize",
     "lightning_attention",
     "quantize_model",
+    "set_base_shapes",
     "tnl_slopes",
 ]

@@ -13,6 +13,8 @@ from thalweg.numerics.density import SpectralDensity as SpectralDensity
 from thalweg.numerics.density import spectral_density as spectral_density
 from thalweg.numerics.eigsh import Eigenpairs as Eigenpairs
 from thalweg.numerics.eigsh import eigsh as eigsh
+from thalweg.numerics.exponent import ExponentFit as ExponentFit
+from thalweg.numerics.exponent import fit_exponent as fit_exponent
 from thalweg.numerics.fastfood import fastfood as fastfood
 from thalweg.numerics.fastfood import fastfood_factors as fastfood_factors
 from thalweg.numerics.fastfood import fwht as fwht
@@ -52,6 +54,7 @@ __all__ = [
     "CountSketch",
     "CurvatureOperator",
     "Eigenpairs",
+    "ExponentFit",
     "FrequentDirections",
     "Group",
     "Isotype",
@@ -68,6 +71,7 @@ __all__ = [
     "entk_gram",
     "fastfood",
     "fastfood_factors",
+    "fit_exponent",
     "fwht",
     "ggnvp",
     "gradient_flow",

@@ -8,6 +8,11 @@ from thalweg.optim.accumulation import (
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
+from thalweg.optim.mup import MuAdam as MuAdam
+from thalweg.optim.mup import MuAdamW as MuAdamW
+from thalweg.optim.mup import MuSGD as MuSGD
+from thalweg.optim.mup import mup_factor as mup_factor
+from thalweg.optim.mup import mup_param_groups as mup_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
 from thalweg.optim.regularized_muon import RegularizedMuon
 from thalweg.optim.ska_fit import SKAHistory, ska_fit
@@ -16,6 +21,9 @@ from thalweg.optim.stable_spam import StableSPAM
 __all__ = [
     "AccumulationContext",
     "ClipState",
+    "MuAdam",
+    "MuAdamW",
+    "MuSGD",
     "Muon",
     "NormState",
     "RegularizedMuon",
@@ -25,6 +33,8 @@ __all__ = [
     "adagn",
     "count_tokens",
     "muon_param_groups",
+    "mup_factor",
+    "mup_param_groups",
     "normalized_backward",
     "orthogonalize",
     "ska_fit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,6 +134,7 @@ def parameter_names(models: Sequence[nn.Module], params: Iterable[Tensor]) -> li
 def describe_model(model: nn.Module, label: str) -> dict[str, Any]:
     """What the header says of a model."""
     params = list(model.named_parameters())
+    factors = _width_factors(dict(params))
     return {
         "label": label,
         "class": type(model).__name__,
@@ -141,7 +142,23 @@ def describe_model(model: nn.Module, label: str) -> dict[str, Any]:
         "trainable": sum(p.numel() for _, p in params if p.requires_grad),
         "tensors": {n: list(p.shape) for n, p in params},
         "frozen": [n for n, p in params if not p.requires_grad],
+        **({"width_factors": factors} if factors else {}),
     }
+
+
+def _width_factors(params: Mapping[str, nn.Parameter]) -> dict[str, dict[str, float]]:
+    """By kind of optimizer, what muP multiplies each learning rate with; empty without muP."""
+    shapes = {n: getattr(p, "base_shape", None) for n, p in params.items()}
+    if all(s is None for s in shapes.values()):
+        return {}
+    from thalweg.nn.mup import BaseShape
+    from thalweg.optim.mup import Kind, mup_factor
+
+    known = {n: s for n, s in shapes.items() if isinstance(s, BaseShape) and s.num_infinite <= 2}
+    if not known:
+        return {}
+    kinds: tuple[Kind, ...] = ("adam", "sgd")
+    return {kind: {n: mup_factor(s, kind) for n, s in known.items()} for kind in kinds}
 
 
 def labels(models: Sequence[nn.Module]) -> list[str]:

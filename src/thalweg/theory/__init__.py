@@ -30,6 +30,9 @@ from thalweg.theory.marchenko_pastur import mp_quadrature as mp_quadrature
 from thalweg.theory.marchenko_pastur import mp_support as mp_support
 from thalweg.theory.student_teacher import StudentTeacher as StudentTeacher
 from thalweg.theory.student_teacher import simulate_student_teacher as simulate_student_teacher
+from thalweg.theory.width_scaling import predicted_exponents as predicted_exponents
+from thalweg.theory.width_scaling import predicted_slopes as predicted_slopes
+from thalweg.theory.width_scaling import width_regime as width_regime
 
 __all__ = [
     "CentralFlow",
@@ -60,6 +63,9 @@ __all__ = [
     "patch_dimension",
     "predict_from_data",
     "predict_learning_curve",
+    "predicted_exponents",
+    "predicted_slopes",
     "sample_gaussian_field",
     "simulate_student_teacher",
+    "width_regime",
 ]
