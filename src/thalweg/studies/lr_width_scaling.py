@@ -30,10 +30,11 @@ from thalweg.studies.user_function import user_function
 __all__ = ["PRESETS", "Config", "run"]
 
 NARROWEST = 64
-CE_GRID = [2 ** (i / 2) for i in range(-8, 7)]
-MSE_GRID = [2 ** (i / 2) for i in range(-16, 1)]
-ADAM_GRID = [2.0**i for i in range(-10, -3)]
-KEPT = 0.9  # of the narrowest net's accuracy
+# long enough upwards for models of one's own: a sweep stops where training fails
+CE_GRID = [2 ** (i / 2) for i in range(-8, 15)]
+MSE_GRID = [2 ** (i / 2) for i in range(-16, 11)]
+ADAM_GRID = [2.0**i for i in range(-10, -2)]
+KEPT = 0.9  # of the best accuracy over widths: a narrow net that fails must not make a slope
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Config:
         depth: their hidden layers.
         steps: of each training.
         batch_size: rows of a batch.
-        start_lr: rate at width 64 for the growth of logits, just below the largest stable one; from
-            half of it on downwards what is fitted hides the growth at such widths.
+        start_lr: rate at width 64 for the growth of logits, near the largest stable one.
         transfer_widest: of the nets trained by Adam.
         transfer_depth: their hidden layers.
         make_model: FILE.py:FUNCTION from the width to a model, in place of the nets.
@@ -60,6 +60,15 @@ class Config:
     transfer_widest: int = 1024
     transfer_depth: int = 2
     make_model: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a function that is not there before anything is run.
+
+        Raises:
+            ThalwegError: if the file or the function cannot be loaded.
+        """
+        if self.make_model:
+            user_function(self.make_model, "make_model")
 
 
 PRESETS = {
@@ -211,7 +220,7 @@ def _growth(
         logits.append(out.square().mean().sqrt().item())
         hidden.append(inner.square().mean().sqrt().item())
         accuracies.append((out.argmax(1) == data.y).double().mean().item())
-    return logits, hidden, all(a >= KEPT * accuracies[0] for a in accuracies)
+    return logits, hidden, min(accuracies) >= KEPT * max(accuracies)
 
 
 def _last_two(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
