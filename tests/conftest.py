@@ -1,4 +1,5 @@
 import os
+import sys
 
 # One thread each: tests run two at a time, and timings of the budget stay sane.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,15 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled():
+    """The recorder takes a process in which torch.compile has worked for a compiled training."""
+    yield
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is not None:
+        dynamo.counters.clear()
 
 
 @pytest.fixture
