@@ -38,6 +38,10 @@ def muon(backend):
 
 
 ROWS = {
+    "AdamO": Row(
+        lambda params, lr=0.05, **options: optim.AdamO(params, lr, isometry=0.0, **options),
+        steps=400,
+    ),
     "Muon, ns": muon("ns"),
     "Muon, polar_express": muon("polar_express"),
     "Muon, svd": muon("svd"),

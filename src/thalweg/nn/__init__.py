@@ -2,6 +2,7 @@
 
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
+from thalweg.nn.group_sort import GroupSort as GroupSort
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
@@ -15,6 +16,7 @@ from thalweg.nn.ska_network import SKANetwork as SKANetwork
 __all__ = [
     "EquivariantLinear",
     "GroupPool",
+    "GroupSort",
     "HierarchicalCNN",
     "LightningAttention",
     "P4Conv2d",

@@ -6,6 +6,7 @@ from thalweg.optim.accumulation import (
     normalized_backward,
 )
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
+from thalweg.optim.adamo import AdamO
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
@@ -15,6 +16,7 @@ from thalweg.optim.stable_spam import StableSPAM
 
 __all__ = [
     "AccumulationContext",
+    "AdamO",
     "ClipState",
     "Muon",
     "NormState",
