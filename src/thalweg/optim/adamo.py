@@ -210,12 +210,11 @@ def _require_finite(G: Tensor, p: Tensor) -> None:
 
 
 def _check(group: dict[str, Any]) -> None:
-    for name in ("lr", "eps", "isometry", "isometry_lr", "weight_decay"):
+    names = ["lr", "eps", "isometry", "weight_decay"]
+    for name in names if group["isometry_lr"] is None else [*names, "isometry_lr"]:
         value = group[name]
         if isinstance(value, Tensor):
             raise TypeError(f"{name} must be a plain number, got a tensor")
-        if value is None and name == "isometry_lr":
-            continue
         if not value >= 0:
             raise ValueError(f"{name} must be ≥ 0, got {value}")
     for i, beta in enumerate(group["betas"]):
