@@ -2,7 +2,10 @@
 
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
+from thalweg.nn.fresh_weights import fresh_weights as fresh_weights
 from thalweg.nn.group_sort import GroupSort as GroupSort
+from thalweg.nn.hidden_units import HiddenUnits as HiddenUnits
+from thalweg.nn.hidden_units import hidden_units as hidden_units
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
@@ -17,6 +20,7 @@ __all__ = [
     "EquivariantLinear",
     "GroupPool",
     "GroupSort",
+    "HiddenUnits",
     "HierarchicalCNN",
     "LightningAttention",
     "P4Conv2d",
@@ -25,6 +29,8 @@ __all__ = [
     "SKANetwork",
     "alibi_slopes",
     "fake_quantize",
+    "fresh_weights",
+    "hidden_units",
     "lightning_attention",
     "quantize_model",
     "tnl_slopes",

@@ -7,10 +7,14 @@ from thalweg.optim.accumulation import (
 )
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
 from thalweg.optim.adamo import AdamO
+from thalweg.optim.continual_backprop import ContinualBackprop
+from thalweg.optim.l2_init import L2Init
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
+from thalweg.optim.redo import ReDo
 from thalweg.optim.regularized_muon import RegularizedMuon
+from thalweg.optim.shrink_perturb import ShrinkPerturb
 from thalweg.optim.ska_fit import SKAHistory, ska_fit
 from thalweg.optim.stable_spam import StableSPAM
 
@@ -18,10 +22,14 @@ __all__ = [
     "AccumulationContext",
     "AdamO",
     "ClipState",
+    "ContinualBackprop",
+    "L2Init",
     "Muon",
     "NormState",
+    "ReDo",
     "RegularizedMuon",
     "SKAHistory",
+    "ShrinkPerturb",
     "StableSPAM",
     "adaclip",
     "adagn",

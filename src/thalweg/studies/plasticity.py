@@ -55,7 +55,7 @@ class Config:
     batch: int = 32
     width: int = 64
     lr: float = 3e-3
-    adam_lrs: tuple[float, ...] = (3e-4, 1e-3)
+    adam_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     decays: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     towards_init: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     isometries: tuple[float, ...] = (1e-3, CLAIMED, 1e-1)
