@@ -39,7 +39,9 @@ def test_a_row_is_what_the_instruments_say():
     assert row.stable_rank == float(stable_rank(last))
     weights = [m.weight for m in model[::2]]
     assert row.isometry_defect == pytest.approx(float(isometry_defect(weights).total))
-    assert row.weight_size == pytest.approx(sum(float(w.detach().abs().mean()) for w in weights) / 3)
+    assert row.weight_size == pytest.approx(
+        sum(float(w.detach().abs().mean()) for w in weights) / 3
+    )
     assert row.kernel_rank == pytest.approx(entk_rank(model, probe).value)
     assert figures["dormant"] == pytest.approx(sum(row.dormant.values()) / 2)
     assert figures["kernel_rank"] == row.kernel_rank

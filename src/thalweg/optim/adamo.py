@@ -22,6 +22,10 @@ from thalweg.optim.muon import stacks
 
 __all__ = ["AdamO"]
 
+# Numbers of a matrix from which on it is pulled by itself on a CPU: its products keep a core busy,
+# and stacking would only copy it.
+ALONE = 2**14
+
 
 class AdamO(Optimizer):
     """Adam's step, and a step against the isometry penalty R of the weights as they were before it.
@@ -153,8 +157,10 @@ def _pull(params: list[Tensor], group: dict[str, Any]) -> None:
     isometry_lr = group["lr"] if group["isometry_lr"] is None else group["isometry_lr"]
     strength = 4 * isometry_lr * group["isometry"]
     pulled = [p for p in params if strength and p.ndim >= 2 and p.numel()]
-    for some in stacks(pulled, foreach=group["foreach"]):
-        alike = [pulled[i] for i in some]
+    large = [p for p in pulled if p.device.type == "cpu" and p.numel() > ALONE]
+    small = [p for p in pulled if p.device.type != "cpu" or p.numel() <= ALONE]
+    stacked = [[small[i] for i in some] for some in stacks(small, foreach=group["foreach"])]
+    for alike in [*stacked, *([p] for p in large)]:
         flat = [p.flatten(1) for p in alike]
         W = torch.stack(flat) if len(flat) > 1 else flat[0].unsqueeze(0)
         W = W.to(torch.promote_types(W.dtype, torch.float32))

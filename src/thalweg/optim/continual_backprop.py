@@ -4,7 +4,8 @@ Source: S. Dohare et al. 2024, "Loss of plasticity in deep continual learning",
 doi.org/10.1038/s41586-024-07711-7, and its code, github.com/shibhansh/loss-of-plasticity, whose
 means (where the paper has sums) are used. Departures: the optimizer counts steps per tensor, so
 that the bias correction of a new unit's moments is that of its tensor; the fraction of a unit that
-is due is always carried over.
+is due is always carried over; and the mean answer moves to the next bias as the paper says, where
+that code has set it to zero by then.
 """
 
 from __future__ import annotations
