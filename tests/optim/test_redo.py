@@ -125,3 +125,46 @@ def test_hooks_come_off_and_counting_resumes():
 def test_settings_out_of_range(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         ReDo(nn.Linear(2, 2), **options)
+
+
+def test_the_mlp_of_a_transformer_and_named_inputs():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(11, 8)
+            self.block = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+            self.head = nn.Linear(8, 11)
+
+        def forward(self, tokens, scale=1.0):
+            return self.head(self.block(self.embed(tokens)) * scale)
+
+    model = Model()
+    kill(model.block.linear1, [4])
+    redo = ReDo(model, tau=0.0, every=1)
+    tokens = torch.randint(11, (3, 5))
+    y = model(tokens=tokens, scale=0.5)
+    y.sum().backward()
+    assert redo.after_step() == {"block.linear1": 1}
+    assert torch.allclose(model(tokens=tokens, scale=0.5), y, atol=1e-6)
+    assert model.block.linear1.bias[4] == 0 and not model.block.linear2.weight[:, 4].any()
+    reasons = redo.units.not_covered
+    assert set(reasons) == {"block.self_attn.out_proj", "block.linear2", "head"}
+
+
+def test_inside_residual_blocks():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+
+        def forward(self, x):
+            return torch.relu(x + self.conv2(torch.relu(self.conv1(x))))
+
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), Block(), Block(), nn.Flatten(), nn.Linear(48, 2))
+    kill(model[2].conv1, [0, 2])
+    redo = ReDo(model, tau=0.0, every=1)
+    x = torch.randn(4, 1, 4, 4)
+    y = model(x)
+    counts = redo.after_step()
+    assert set(counts) == {"1.conv1", "2.conv1"} and counts["2.conv1"] == 2
+    assert torch.allclose(model(x), y, atol=1e-6)

@@ -87,9 +87,7 @@ def _dormant(run: Run) -> list[Evidence]:
             continue
         first, last, began, at = ends
         if last >= DORMANT and last - first >= MORE:
-            text = (
-                f"{part!r}: {last:.0%} of its units answer nothing from step {at} on, {first:.0%} "
-            )
+            text = f"{part!r}: {last:.0%} of its units answer nothing from step {at} on, "
             found.append(
                 Evidence(
                     text + f"{first:.0%} in the first quarter",
