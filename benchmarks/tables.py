@@ -373,6 +373,47 @@ def mup_steps() -> list[list[str]]:
     return rows
 
 
+def adamo() -> list[list[str]]:
+    """A step of AdamO beside AdamW and its Gram products."""
+    sizes = _load("adamo")["steps"]
+    rows = [["ms a step", *(f"{n} parameters, {h}" for n in sizes for h in ("ms", "÷ AdamW"))]]
+    rows[0] += [f"{n}, ÷ (AdamW + products)" for n in sizes]
+    for method in next(iter(sizes.values()))["methods"]:
+        found = [r["methods"][method] for r in sizes.values()]
+        cells = [c for r in found for c in (f"{1e3 * r['step_s']:.3g}", _ratio(r))]
+        name = "over_adamw_and_products"
+        both = [
+            _ratio({"ratio": r[name], "ratio_quartiles": r[f"{name}_quartiles"]})
+            if name in r
+            else ""
+            for r in found
+        ]
+        rows.append([method, *cells, *both])
+    return rows
+
+
+def unit_replacement() -> list[list[str]]:
+    """A training step with units replaced, beside bare Adam and the public code."""
+    sizes = _load("unit_replacement")["sizes"]
+    rows = [["ms a training step, ÷ Adam", *sizes]]
+    for method in next(iter(sizes.values()))["methods"]:
+        found = [r["methods"][method] for r in sizes.values()]
+        rows.append([method, *(f"{1e3 * r['step_s']:.3g}, {_ratio(r)}" for r in found)])
+    return rows
+
+
+def plasticity_treatments() -> list[list[str]]:
+    """The doctor's finding and the accuracy, with each treatment."""
+    result = _load("plasticity_treatments")
+    rule, seeds = result["rule"], len(result["seeds"])
+    rows = [["trained with", f"`{rule}` found", f"accuracy, mean of {seeds} seeds", "least"]]
+    for name, r in result["rows"].items():
+        times = sum(rule in found for found in r["findings"])
+        mean = sum(r["figures"]) / len(r["figures"])
+        rows.append([name, f"{times} of {seeds}", f"{mean:.2f}", f"{min(r['figures']):.2f}"])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -397,6 +438,9 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "stable_spam": stable_spam,
     "mup_equality": mup_equality,
     "mup_steps": mup_steps,
+    "adamo": adamo,
+    "unit_replacement": unit_replacement,
+    "plasticity_treatments": plasticity_treatments,
 }
 
 

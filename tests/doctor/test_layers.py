@@ -76,7 +76,7 @@ def test_dead_units(make_run):
         {("dormant_fraction", "r"): np.linspace(0, 1, 12), ("dormant_fraction", "s"): [0.3] * 12}
     )
     (found,) = dead_units(run)
-    assert "'r'" in found.symptom and len(found.evidence) == 1 and found.planned
+    assert "'r'" in found.symptom and len(found.evidence) == 1 and not found.planned
     assert dead_units(make_run({("dormant_fraction", "r"): [0.4] * 12})) == []
     assert dead_units(make_run({("dormant_fraction", "r"): [1.0, 1.0]})) == []  # too few
 

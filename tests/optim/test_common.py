@@ -62,6 +62,10 @@ ROWS = {
     "MuSGD": mup(optim.MuSGD, 0.1, momentum=0.5),
     "MuAdam": mup(optim.MuAdam, 0.03),
     "MuAdamW": mup(optim.MuAdamW, 0.03, weight_decay=0.0),
+    "AdamO": Row(
+        lambda params, lr=0.05, **options: optim.AdamO(params, lr, isometry=0.0, **options),
+        steps=400,
+    ),
     "Muon, ns": muon("ns"),
     "Muon, polar_express": muon("polar_express"),
     "Muon, svd": muon("svd"),

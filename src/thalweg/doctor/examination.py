@@ -22,6 +22,7 @@ from thalweg.doctor.learning_rate import lr_too_high, lr_too_low
 from thalweg.doctor.mixed_precision import loss_scale_collapse
 from thalweg.doctor.nonfinite import nonfinite
 from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
+from thalweg.doctor.plasticity import loss_of_plasticity
 from thalweg.doctor.readings import ReadOnce
 from thalweg.doctor.shapes import broadcast_loss
 from thalweg.doctor.units import dead_units, dominating_layer, starved_layer
@@ -44,6 +45,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (gradient_spikes, ("grad_norm",)),
     (exploding_activations, ("activation_rms",)),
     (vanishing_gradients, ("grad_norm", "weight_norm")),
+    (loss_of_plasticity, ("loss",)),
     (dead_units, ("dormant_fraction",)),
     (dominating_layer, ("distance_from_init", "weight_norm")),
     (starved_layer, ("distance_from_init", "weight_norm")),

@@ -60,7 +60,7 @@ def dead_units(run: Run) -> list[Diagnosis]:
             "Sokar, Agarwal, Castro, Evci 2023, arXiv 2302.12902 (dormant neurons)",
             "Start again with zero biases and a lower learning rate, or `torch.nn.LeakyReLU()`; "
             "`thalweg.optim.ReDo` revives dormant units",
-            True,
+            False,
         )
     ]
 

@@ -30,6 +30,8 @@ from thalweg.instruments.mean_square import ms_threshold as ms_threshold
 from thalweg.instruments.mean_square import second_moment_radius as second_moment_radius
 from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
 from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
+from thalweg.instruments.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
+from thalweg.instruments.plasticity_monitor import PlasticityRow as PlasticityRow
 from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
@@ -75,6 +77,8 @@ __all__ = [
     "LayerChange",
     "LayerStatistics",
     "LrWidthScaling",
+    "PlasticityMonitor",
+    "PlasticityRow",
     "Reading",
     "RefinedCoordinateCheck",
     "SKAMonitor",

@@ -3,6 +3,10 @@
 from thalweg.nn.at_width import at_width as at_width
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
+from thalweg.nn.fresh_weights import fresh_weights as fresh_weights
+from thalweg.nn.group_sort import GroupSort as GroupSort
+from thalweg.nn.hidden_units import HiddenUnits as HiddenUnits
+from thalweg.nn.hidden_units import hidden_units as hidden_units
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
@@ -21,6 +25,8 @@ __all__ = [
     "BaseShape",
     "EquivariantLinear",
     "GroupPool",
+    "GroupSort",
+    "HiddenUnits",
     "HierarchicalCNN",
     "LightningAttention",
     "MuReadout",
@@ -32,6 +38,8 @@ __all__ = [
     "at_width",
     "base_shape_of",
     "fake_quantize",
+    "fresh_weights",
+    "hidden_units",
     "lightning_attention",
     "quantize_model",
     "set_base_shapes",

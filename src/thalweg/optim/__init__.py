@@ -6,6 +6,9 @@ from thalweg.optim.accumulation import (
     normalized_backward,
 )
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
+from thalweg.optim.adamo import AdamO
+from thalweg.optim.continual_backprop import ContinualBackprop
+from thalweg.optim.l2_init import L2Init
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.mup import MuAdam as MuAdam
@@ -14,20 +17,27 @@ from thalweg.optim.mup import MuSGD as MuSGD
 from thalweg.optim.mup import mup_factor as mup_factor
 from thalweg.optim.mup import mup_param_groups as mup_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
+from thalweg.optim.redo import ReDo
 from thalweg.optim.regularized_muon import RegularizedMuon
+from thalweg.optim.shrink_perturb import ShrinkPerturb
 from thalweg.optim.ska_fit import SKAHistory, ska_fit
 from thalweg.optim.stable_spam import StableSPAM
 
 __all__ = [
     "AccumulationContext",
+    "AdamO",
     "ClipState",
+    "ContinualBackprop",
+    "L2Init",
     "MuAdam",
     "MuAdamW",
     "MuSGD",
     "Muon",
     "NormState",
+    "ReDo",
     "RegularizedMuon",
     "SKAHistory",
+    "ShrinkPerturb",
     "StableSPAM",
     "adaclip",
     "adagn",

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from thalweg.laws.trace import as_double, outputs_of, prepared, trace_forward
+from thalweg.numerics.forward_trace import as_double, outputs_of, prepared, trace_forward
 
 
 def test_calls_come_in_order_with_their_modules():
