@@ -25,6 +25,8 @@ from thalweg.instruments.isometry import isometry_defect as isometry_defect
 from thalweg.instruments.isometry import jacobian_spectrum as jacobian_spectrum
 from thalweg.instruments.mean_square import ms_threshold as ms_threshold
 from thalweg.instruments.mean_square import second_moment_radius as second_moment_radius
+from thalweg.instruments.memorization import Memorization as Memorization
+from thalweg.instruments.memorization import MemorizationTracker as MemorizationTracker
 from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
 from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
 from thalweg.instruments.rank import effective_rank as effective_rank
@@ -59,6 +61,8 @@ __all__ = [
     "IsometryDefect",
     "JacobianSpectrum",
     "LayerStatistics",
+    "Memorization",
+    "MemorizationTracker",
     "Reading",
     "SKAMonitor",
     "Sharpness",
