@@ -29,6 +29,8 @@ from thalweg.instruments.memorization import Memorization as Memorization
 from thalweg.instruments.memorization import MemorizationTracker as MemorizationTracker
 from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
 from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
+from thalweg.instruments.proportionality import ProportionalityReport as ProportionalityReport
+from thalweg.instruments.proportionality import proportionality as proportionality
 from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
@@ -63,6 +65,7 @@ __all__ = [
     "LayerStatistics",
     "Memorization",
     "MemorizationTracker",
+    "ProportionalityReport",
     "Reading",
     "SKAMonitor",
     "Sharpness",
@@ -91,6 +94,7 @@ __all__ = [
     "layer_statistics",
     "ms_threshold",
     "noise_scale_of_gram",
+    "proportionality",
     "readings",
     "second_moment_radius",
     "sgd_stability",

@@ -3,6 +3,10 @@
 from thalweg.nn.equivariant_linear import EquivariantLinear
 from thalweg.nn.fake_quantize import fake_quantize as fake_quantize
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
+from thalweg.nn.hypernetize import HyperModule as HyperModule
+from thalweg.nn.hypernetize import hypernetize as hypernetize
+from thalweg.nn.hypernetwork import HyperNet as HyperNet
+from thalweg.nn.hypernetwork import encode as encode
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
 from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
@@ -16,13 +20,17 @@ __all__ = [
     "EquivariantLinear",
     "GroupPool",
     "HierarchicalCNN",
+    "HyperModule",
+    "HyperNet",
     "LightningAttention",
     "P4Conv2d",
     "P4LiftConv2d",
     "QuantLinear",
     "SKANetwork",
     "alibi_slopes",
+    "encode",
     "fake_quantize",
+    "hypernetize",
     "lightning_attention",
     "quantize_model",
     "tnl_slopes",
