@@ -358,6 +358,16 @@ def elr() -> list[list[str]]:
     return rows
 
 
+def hypernetwork() -> list[list[str]]:
+    """A step of a hypernetwork beside hyperlight."""
+    found = _load("hypernetwork")["found"]
+    rows = [["ms, ÷ HyperModule", *(f"primary {name}" for name in found)]]
+    for method in next(iter(found.values())):
+        cells = [case[method] for case in found.values()]
+        rows.append([method, *(f"{1e3 * r['wall_s']:.3g}, {_ratio(r)}" for r in cells)])
+    return rows
+
+
 def treatments() -> list[list[str]]:
     """The symptom before and after the prescribed treatment."""
     rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (least)"]]
@@ -397,6 +407,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "low_bit": low_bit,
     "stable_spam": stable_spam,
     "elr": elr,
+    "hypernetwork": hypernetwork,
     "treatments": treatments,
 }
 

@@ -9,7 +9,7 @@ prediction is a change to ordinary learnable weights θ₀.
 Source: J. J. Gonzalez Ortiz, J. Guttag, A. V. Dalca 2023, arXiv 2304.07645; checked against the
 authors' code, hyperlight. Departures: the batch axis is kept for a batch of one; input outside
 [0, 1] raises where it would be encoded; gains of normalisation layers, at which the authors' code
-fails, start at 1.
+fails, start at 1; changes of biases start as those of weights do (release 0.0.5 starts them at 0).
 
 Axes: `B` hyper-inputs, `d` their entries in all.
 """
