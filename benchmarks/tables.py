@@ -414,6 +414,42 @@ def plasticity_treatments() -> list[list[str]]:
     return rows
 
 
+def elr() -> list[list[str]]:
+    """The ELR loss beside cross-entropy."""
+    found = _load("elr")["found"]
+    rows = [["ms, ÷ cross-entropy", *found]]
+    for method in next(iter(found.values())):
+        cells = [case[method] for case in found.values()]
+        rows.append([method, *(f"{1e3 * r['wall_s']:.3g}, {_ratio(r)}" for r in cells)])
+    return rows
+
+
+def hypernetwork() -> list[list[str]]:
+    """A step of a hypernetwork beside hyperlight."""
+    found = _load("hypernetwork")["found"]
+    rows = [["ms, ÷ HyperModule", *(f"primary {name}" for name in found)]]
+    for method in next(iter(found.values())):
+        cells = [case[method] for case in found.values()]
+        rows.append([method, *(f"{1e3 * r['wall_s']:.3g}, {_ratio(r)}" for r in cells)])
+    return rows
+
+
+def treatments() -> list[list[str]]:
+    """The symptom before and after the prescribed treatment."""
+    rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (least)"]]
+    for name, r in _load("treatments")["rows"].items():
+        found, figures = [], []
+        for when in ("before", "after"):
+            said, values = r[when]["findings"], r[when]["figures"]
+            others = sorted({rule for rules in said for rule in rules} - {r["rule"]})
+            beside = f"; also {', '.join(f'`{o}`' for o in others)}" if others else ""
+            found.append(f"{sum(r['rule'] in rules for rules in said)}/{len(said)}{beside}")
+            figures.append(f"{sum(values) / len(values):.3f} ({min(values):.3f})")
+        figure = f"{r['figure']} {figures[0]} → {figures[1]}"
+        rows.append([name, f"`{r['rule']}`", r["prescribed"], *found, figure])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -441,6 +477,9 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "adamo": adamo,
     "unit_replacement": unit_replacement,
     "plasticity_treatments": plasticity_treatments,
+    "elr": elr,
+    "hypernetwork": hypernetwork,
+    "treatments": treatments,
 }
 
 

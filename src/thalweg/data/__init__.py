@@ -1,5 +1,15 @@
-"""Small real and made data sets for studies and tests; nothing is downloaded."""
+"""Small real and made data sets for studies and tests, and wrong labels; nothing is downloaded."""
 
-from thalweg.data.digits import Digits, digits
+from thalweg.data.corrupt_labels import CIFAR10_CONFUSIONS as CIFAR10_CONFUSIONS
+from thalweg.data.corrupt_labels import corrupt_labels as corrupt_labels
+from thalweg.data.digits import Digits as Digits
+from thalweg.data.digits import digits as digits
+from thalweg.data.indexed_dataset import IndexedDataset as IndexedDataset
 
-__all__ = ["Digits", "digits"]
+__all__ = [
+    "CIFAR10_CONFUSIONS",
+    "Digits",
+    "IndexedDataset",
+    "corrupt_labels",
+    "digits",
+]

@@ -78,8 +78,9 @@ def overfitting(run: Run) -> list[Diagnosis]:
             "Networks fit clean labels first and memorise wrong ones later: Liu et al. 2020, "
             "arXiv 2007.00151",
             f"Stop at step {steps[best]} (its weights: `thalweg.Run(path).weights()`), add data or "
-            "`weight_decay`; with noisy labels `thalweg.losses.ELRLoss`",
-            True,
+            "`weight_decay`; where labels may be wrong, `thalweg.losses.ELRLoss`, which also says "
+            "which",
+            False,
         )
     ]
 

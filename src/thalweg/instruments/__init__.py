@@ -28,10 +28,14 @@ from thalweg.instruments.isometry import isometry_defect as isometry_defect
 from thalweg.instruments.isometry import jacobian_spectrum as jacobian_spectrum
 from thalweg.instruments.mean_square import ms_threshold as ms_threshold
 from thalweg.instruments.mean_square import second_moment_radius as second_moment_radius
+from thalweg.instruments.memorization import Memorization as Memorization
+from thalweg.instruments.memorization import MemorizationTracker as MemorizationTracker
 from thalweg.instruments.noise_scale import grad_noise_scale as grad_noise_scale
 from thalweg.instruments.noise_scale import noise_scale_of_gram as noise_scale_of_gram
 from thalweg.instruments.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
 from thalweg.instruments.plasticity_monitor import PlasticityRow as PlasticityRow
+from thalweg.instruments.proportionality import ProportionalityReport as ProportionalityReport
+from thalweg.instruments.proportionality import proportionality as proportionality
 from thalweg.instruments.rank import effective_rank as effective_rank
 from thalweg.instruments.rank import frobenius_rank as frobenius_rank
 from thalweg.instruments.rank import stable_rank as stable_rank
@@ -77,8 +81,11 @@ __all__ = [
     "LayerChange",
     "LayerStatistics",
     "LrWidthScaling",
+    "Memorization",
+    "MemorizationTracker",
     "PlasticityMonitor",
     "PlasticityRow",
+    "ProportionalityReport",
     "Reading",
     "RefinedCoordinateCheck",
     "SKAMonitor",
@@ -111,6 +118,7 @@ __all__ = [
     "lr_width_scaling",
     "ms_threshold",
     "noise_scale_of_gram",
+    "proportionality",
     "readings",
     "second_moment_radius",
     "sgd_stability",

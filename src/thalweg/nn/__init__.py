@@ -8,6 +8,10 @@ from thalweg.nn.group_sort import GroupSort as GroupSort
 from thalweg.nn.hidden_units import HiddenUnits as HiddenUnits
 from thalweg.nn.hidden_units import hidden_units as hidden_units
 from thalweg.nn.hierarchical_cnn import HierarchicalCNN as HierarchicalCNN
+from thalweg.nn.hypernetize import HyperModule as HyperModule
+from thalweg.nn.hypernetize import hypernetize as hypernetize
+from thalweg.nn.hypernetwork import HyperNet as HyperNet
+from thalweg.nn.hypernetwork import encode as encode
 from thalweg.nn.lightning_attention import alibi_slopes as alibi_slopes
 from thalweg.nn.lightning_attention import lightning_attention as lightning_attention
 from thalweg.nn.lightning_attention import tnl_slopes as tnl_slopes
@@ -28,6 +32,8 @@ __all__ = [
     "GroupSort",
     "HiddenUnits",
     "HierarchicalCNN",
+    "HyperModule",
+    "HyperNet",
     "LightningAttention",
     "MuReadout",
     "P4Conv2d",
@@ -37,9 +43,11 @@ __all__ = [
     "alibi_slopes",
     "at_width",
     "base_shape_of",
+    "encode",
     "fake_quantize",
     "fresh_weights",
     "hidden_units",
+    "hypernetize",
     "lightning_attention",
     "quantize_model",
     "set_base_shapes",
