@@ -6,6 +6,8 @@ from thalweg.optim.accumulation import (
     normalized_backward,
 )
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
+from thalweg.optim.grokfast import GrokfastEMA as GrokfastEMA
+from thalweg.optim.grokfast import GrokfastMA as GrokfastMA
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.mup import MuAdam as MuAdam
@@ -21,6 +23,8 @@ from thalweg.optim.stable_spam import StableSPAM
 __all__ = [
     "AccumulationContext",
     "ClipState",
+    "GrokfastEMA",
+    "GrokfastMA",
     "MuAdam",
     "MuAdamW",
     "MuSGD",
