@@ -2,6 +2,10 @@
 
 from thalweg.instruments.activations import activation_rms as activation_rms
 from thalweg.instruments.activations import dormant_fraction as dormant_fraction
+from thalweg.instruments.centroids import centroid_alignment as centroid_alignment
+from thalweg.instruments.centroids import centroids as centroids
+from thalweg.instruments.centroids import jacobian_alignment as jacobian_alignment
+from thalweg.instruments.centroids import jacobian_pc1 as jacobian_pc1
 from thalweg.instruments.check_accumulation import AccumulationReport as AccumulationReport
 from thalweg.instruments.check_accumulation import check_accumulation as check_accumulation
 from thalweg.instruments.check_accumulation import simulate_ddp as simulate_ddp
@@ -17,6 +21,7 @@ from thalweg.instruments.entk import entk_rank as entk_rank
 from thalweg.instruments.gradient_spikes import GradientSpikeMonitor as GradientSpikeMonitor
 from thalweg.instruments.gradient_spikes import SpikeHistory as SpikeHistory
 from thalweg.instruments.gradients import grad_norm as grad_norm
+from thalweg.instruments.grokking_monitor import GrokkingMonitor as GrokkingMonitor
 from thalweg.instruments.hessian_density import HessianDensity as HessianDensity
 from thalweg.instruments.hessian_density import hessian_density as hessian_density
 from thalweg.instruments.hessian_trace import hessian_trace as hessian_trace
@@ -75,6 +80,7 @@ __all__ = [
     "EdgeReading",
     "EntkRank",
     "GradientSpikeMonitor",
+    "GrokkingMonitor",
     "HessianDensity",
     "IsometryDefect",
     "JacobianSpectrum",
@@ -97,6 +103,8 @@ __all__ = [
     "activation_rms",
     "alignment",
     "bernoulli_entropy_change",
+    "centroid_alignment",
+    "centroids",
     "check_accumulation",
     "coord_check",
     "critical_sharpness",
@@ -113,6 +121,8 @@ __all__ = [
     "instrument",
     "is_null_lagrangian",
     "isometry_defect",
+    "jacobian_alignment",
+    "jacobian_pc1",
     "jacobian_spectrum",
     "layer_statistics",
     "lr_width_scaling",

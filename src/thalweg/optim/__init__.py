@@ -8,6 +8,8 @@ from thalweg.optim.accumulation import (
 from thalweg.optim.adaclip import ClipState, NormState, adaclip, adagn
 from thalweg.optim.adamo import AdamO
 from thalweg.optim.continual_backprop import ContinualBackprop
+from thalweg.optim.grokfast import GrokfastEMA as GrokfastEMA
+from thalweg.optim.grokfast import GrokfastMA as GrokfastMA
 from thalweg.optim.l2_init import L2Init
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
@@ -28,6 +30,8 @@ __all__ = [
     "AdamO",
     "ClipState",
     "ContinualBackprop",
+    "GrokfastEMA",
+    "GrokfastMA",
     "L2Init",
     "MuAdam",
     "MuAdamW",
