@@ -126,6 +126,12 @@ def run(config: Config, seed: int) -> Figures:
             for name, found in sgd.items()
         }
         | {
+            f"log2 of the largest stable rate against log2 of the width, {name} (theory)": _law(
+                found.max_stable, exponent
+            )
+            for (name, found), exponent in zip(sgd.items(), (-0.5, -1.0, 0.0), strict=True)
+        }
+        | {
             f"log2 of Adam's best rate against log2 of the width, {name}": _logs(found.optimal)
             for name, found in adam.items()
         }
@@ -248,5 +254,14 @@ def _octaves(found: LrWidthScaling) -> float:
 
 
 def _logs(by_width: dict[int, float]) -> tuple[list[float], list[float]]:
-    pairs = [(math.log2(w), math.log2(v)) for w, v in by_width.items() if 0 < v < math.inf]
-    return [w for w, _ in pairs], [v for _, v in pairs]
+    """Both in log2; nan where a width has no figure."""
+    values = [math.log2(v) if 0 < v < math.inf else math.nan for v in by_width.values()]
+    return [math.log2(w) for w in by_width], values
+
+
+def _law(by_width: dict[int, float], exponent: float) -> tuple[list[float], list[float]]:
+    """The power law of an exponent through the first figure, in log2."""
+    x, y = _logs(by_width)
+    anchors = [b - exponent * a for a, b in zip(x, y, strict=True) if math.isfinite(b)]
+    start = anchors[0] if anchors else math.nan
+    return x, [start + exponent * a for a in x]
