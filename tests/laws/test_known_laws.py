@@ -385,8 +385,10 @@ def test_unusual_forwards_claim_nothing_that_fails(name):
 
 @given(st.integers(0, 10_000))
 def test_laws_do_not_depend_on_the_sample_or_on_there_being_one(seed):
+    torch.manual_seed(seed)
     gen = torch.Generator().manual_seed(seed)
-    widths = torch.randint(2, 6, (5,), generator=gen).tolist()
+    # Not two features: their LayerNorm is ±1 but for its eps, and gradients before it are round-off.
+    widths = torch.randint(3, 7, (5,), generator=gen).tolist()
     layers = []
     for i, (a, b) in enumerate(itertools.pairwise(widths)):
         kind = int(torch.randint(4, (1,), generator=gen))
