@@ -387,7 +387,7 @@ def test_unusual_forwards_claim_nothing_that_fails(name):
 def test_laws_do_not_depend_on_the_sample_or_on_there_being_one(seed):
     torch.manual_seed(seed)
     gen = torch.Generator().manual_seed(seed)
-    # Not two features: their LayerNorm is ±1 but for its eps, and gradients before it are round-off.
+    # Not two features: their LayerNorm is ±1 but for its eps, gradients before it are round-off.
     widths = torch.randint(3, 7, (5,), generator=gen).tolist()
     layers = []
     for i, (a, b) in enumerate(itertools.pairwise(widths)):
