@@ -11,7 +11,7 @@ Axes: `P` coordinates in all, `m` numbers in the sketch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,16 +63,42 @@ class BlockSketch:
         if not flat:
             return torch.zeros(0)
         double = any(t.dtype == torch.float64 for t in flat)
-        dtype, device = (torch.float64 if double else torch.float32), flat[0].device
-        if sum(t.numel() for t in flat) <= self.dim:
-            return torch.cat([t.to(dtype) for t in flat])
-        signs, offsets, flips = self._draw([-(-t.numel() // self.dim) for t in flat], dtype, device)
+        dtype = torch.float64 if double else torch.float32
+        sizes = [t.numel() for t in flat]
+        return self.of_stretches(
+            sizes, lambda i, start, stop: flat[i][start:stop], dtype, device=flat[0].device
+        )
+
+    def of_stretches(
+        self,
+        sizes: Sequence[int],
+        read: Callable[[int, int, int], Tensor],
+        dtype: torch.dtype = torch.float32,
+        *,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """The same sketch of vectors that are read a stretch at a time.
+
+        Args:
+            sizes: entries of each vector.
+            read: (which vector, start, stop) → those entries, real; at most m of them.
+            dtype: of the sketch.
+            device: where the entries come from.
+
+        Returns:
+            As ``__call__``.
+        """
+        if sum(sizes) <= self.dim:
+            pieces = [read(i, 0, size).to(dtype) for i, size in enumerate(sizes)]
+            return torch.cat(pieces) if pieces else torch.zeros(0, dtype=dtype)
+        device = torch.device("cpu") if device is None else device
+        signs, offsets, flips = self._draw([-(-size // self.dim) for size in sizes], dtype, device)
         # Offsets run past the end of the sketch into a second half, folded back once at the end.
         cells = torch.zeros(2 * self.dim, dtype=dtype, device=device)
         n = 0
-        for t in flat:
-            for start in range(0, t.numel(), self.dim):
-                block = t[start : start + self.dim].to(dtype)
+        for i, size in enumerate(sizes):
+            for start in range(0, size, self.dim):
+                block = read(i, start, min(start + self.dim, size)).to(dtype)
                 target = cells.narrow(0, offsets[n], block.numel())
                 target.addcmul_(block, signs[: block.numel()], value=flips[n])
                 n += 1

@@ -1,0 +1,34 @@
+"""Trajectories: the low-dimensional path of the weights, where it drifts, and where it will go."""
+
+from thalweg.trajectory.checkpoint import (
+    Checkpoint,
+    TensorInfo,
+    find_checkpoints,
+    open_checkpoint,
+    write_checkpoint,
+)
+from thalweg.trajectory.course import Course
+from thalweg.trajectory.delta_store import DeltaStore
+from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
+from thalweg.trajectory.foresight import Foresight, foresight
+from thalweg.trajectory.inner_products import InnerProducts, inner_products
+from thalweg.trajectory.random_walk import WalkNull, random_walk_null
+
+__all__ = [
+    "Checkpoint",
+    "Course",
+    "DeltaStore",
+    "Foresight",
+    "InnerProducts",
+    "TensorInfo",
+    "TrajectoryModel",
+    "WalkNull",
+    "find_checkpoints",
+    "fit_rank1",
+    "foresight",
+    "inner_products",
+    "open_checkpoint",
+    "random_walk_null",
+    "reconstruct",
+    "write_checkpoint",
+]

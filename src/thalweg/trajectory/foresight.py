@@ -1,0 +1,172 @@
+"""Is extrapolating worth it? A checkpoint that is there is predicted from those before it.
+
+The part that the prediction sees is as many times shorter than what is there as the target is
+further off than what is there, so the test asks the question that the user asks. Errors come from
+inner products alone.
+
+Source: the check is ours; what it guards against is reported by the replication
+github.com/basetenlabs/relex-replication of Wei et al. 2026, arXiv 2605.21468.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thalweg.trajectory.course import directions, line_weights
+from thalweg.trajectory.extrapolation import TrajectoryModel
+from thalweg.trajectory.random_walk import line_through_walk
+
+__all__ = ["Foresight", "foresight"]
+
+LEAST = 3  # checkpoints that a prediction must see
+RELIABLE = 0.5  # of the way that the weights went on: a larger error is no prediction
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """Errors of predictions of a checkpoint that was held out, and what follows from them.
+
+    Errors are ‖Δ̂ − Δ‖/‖Δ − Δ_s‖ over all tensors, Δ_s the last change that the prediction sees: in
+    units of the way that the weights went on. Not training on has error 1.
+
+    Attributes:
+        target: the step that is asked for.
+        wanted: (target − base)/(last − base): how many times further than observed.
+        seen: last step that the predictions see.
+        held_out: the step that they predict, the last observed one.
+        horizon: (held_out − base)/(seen − base): how many times further they reach.
+        error: of the model.
+        last_delta: of the last change, scaled with time.
+        per_coordinate: of a line through every coordinate.
+        cosine: between predicted and true change.
+        norm_ratio: of their lengths.
+        explained: share of the first direction of each tensor, of the energy of all that was seen.
+        walk: the same of a random walk seen at these steps.
+        go: whether to extrapolate.
+        why: the reason, in words.
+    """
+
+    target: float
+    wanted: float
+    seen: int
+    held_out: int
+    horizon: float
+    error: float
+    last_delta: float
+    per_coordinate: float
+    cosine: float
+    norm_ratio: float
+    explained: float
+    walk: float
+    go: bool
+    why: str
+
+
+def foresight(model: TrajectoryModel, target: float) -> Foresight:
+    """Whether the model can be trusted with a step, by predicting the last one it has seen.
+
+    Go, if the error is at most half of the way that the weights went on, at a horizon of at least
+    half of the one that is asked for. Time is the model's clock throughout.
+
+    Args:
+        model: of at least four checkpoints.
+        target: step, after the last observed one.
+
+    Raises:
+        ValueError: with fewer checkpoints, or a target that was observed or is earlier.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.trajectory import fit_rank1
+        >>> path = {t: {"w": torch.tensor([1.0 + t, 2.0 * t])} for t in range(9)}
+        >>> report = foresight(fit_rank1(path), 16)
+        >>> report.go, report.seen, report.horizon
+        (True, 4, 2.0)
+    """
+    steps, times = model.steps, model.times
+    if len(steps) < LEAST + 1:
+        raise ValueError(
+            f"foresight: expected at least {LEAST + 1} checkpoints after the base, got {len(steps)}"
+        )
+    if target <= steps[-1]:
+        raise ValueError(
+            f"foresight: step {target:g} is not after the last observed one, {steps[-1]}; "
+            "there is nothing to foresee"
+        )
+    origin = float(model.clock(model.store.base_step))
+    ahead = times - origin
+    wanted = (float(model.clock(target)) - origin) / float(ahead[-1])
+    far = [n for n in range(LEAST, len(steps)) if float(ahead[-1] / ahead[n - 1]) >= wanted]
+    n = max(far, default=LEAST)
+    horizon = float(ahead[-1] / ahead[n - 1])
+    seen = slice(0, n)
+    end, last = float(times[-1]), _unit(len(steps), n - 1)
+    truth = _unit(len(steps), len(steps) - 1)
+    predicted: dict[str, Tensor] = {}
+    energy = first = 0.0
+    for name, G in model.grams.items():
+        inner = G[seen, seen]
+        predicted[name] = _padded(model.course.weights(inner, times[seen], end), len(steps))
+        energy += float(inner.trace())
+        first += float(directions(inner, 1)[1].square().sum())
+    scaled = horizon * last
+    line = _padded(line_weights(times[seen], end), len(steps))
+    way = _norm(model, truth - last)
+    error = _norm(model, {k: w - truth for k, w in predicted.items()}) / way if way else 0.0
+    lengths = _norm(model, predicted), _norm(model, truth)
+    inner_product = sum(float(w @ model.grams[k] @ truth) for k, w in predicted.items())
+    both = lengths[0] * lengths[1]
+    go, why = _verdict(error, horizon, wanted, still=way == 0)
+    return Foresight(
+        target=target,
+        wanted=wanted,
+        seen=steps[n - 1],
+        held_out=steps[-1],
+        horizon=horizon,
+        error=error,
+        last_delta=_norm(model, scaled - truth) / way if way else 0.0,
+        per_coordinate=_norm(model, line - truth) / way if way else 0.0,
+        cosine=inner_product / both if both else float("nan"),
+        norm_ratio=lengths[0] / lengths[1] if lengths[1] else float("nan"),
+        explained=first / energy if energy else float("nan"),
+        walk=line_through_walk(steps[:n], base_step=model.store.base_step).explained,
+        go=go,
+        why=why,
+    )
+
+
+def _verdict(error: float, horizon: float, wanted: float, *, still: bool) -> tuple[bool, str]:
+    if still:
+        return False, "the weights did not move after the part that was seen"
+    if not error <= RELIABLE:
+        return False, (
+            f"at {horizon:.3g} times the observed part the prediction misses by {error:.2f} of the "
+            f"way that the weights went on; {RELIABLE} or less would do"
+        )
+    if horizon < wanted / 2:
+        return False, (
+            f"the observed part can test {horizon:.3g} times its length only, "
+            f"{wanted:.3g} times are asked for; observe more, or ask for less"
+        )
+    return True, (
+        f"a checkpoint {horizon:.3g} times further than what was seen was met to {error:.2f} of "
+        "the way that the weights went on"
+    )
+
+
+def _norm(model: TrajectoryModel, w: Tensor | dict[str, Tensor]) -> float:
+    """Length of a mixture over all tensors."""
+    each = w if isinstance(w, dict) else dict.fromkeys(model.grams, w)
+    squares = sum(float(each[name] @ G @ each[name]) for name, G in model.grams.items())
+    return max(squares, 0.0) ** 0.5
+
+
+def _unit(size: int, at: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(at), size).double()
+
+
+def _padded(w: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.pad(w, (0, size - len(w)))
