@@ -44,9 +44,11 @@ def test_gram_is_that_of_the_differences(T, seed, dtype, max_bytes):
     assert set(store.copied) == {"bn.running_mean", "count"}
     for name, G in store.gram().items():
         M = flat(states, name)
-        torch.testing.assert_close(G, M @ M.T)
-        assert torch.equal(store.rows(name), M)
-    assert torch.equal(store.rows("a.weight", slice(3, 9)), flat(states, "a.weight")[:, 3:9])
+        scale = float(M.square().sum())
+        torch.testing.assert_close(G, M @ M.T, rtol=0, atol=1e-6 * scale)
+        torch.testing.assert_close(store.rows(name), M, rtol=0, atol=1e-7)
+    part = store.rows("a.weight", slice(3, 9))
+    torch.testing.assert_close(part, flat(states, "a.weight")[:, 3:9], rtol=0, atol=1e-7)
 
 
 def test_blocks_are_joined(tmp_path):
@@ -58,7 +60,7 @@ def test_blocks_are_joined(tmp_path):
     store = DeltaStore(tmp_path)
     seen = []
     G = store.gram(progress=lambda done, total: seen.append((done, total)))["w"]
-    M = torch.stack([s["w"].double() - states[0]["w"].double() for s in states[1:]])
+    M = torch.stack([s["w"] - states[0]["w"] for s in states[1:]]).double()
     torch.testing.assert_close(G, M @ M.T)
     assert seen == [(BLOCK, numel), (numel, numel)]
     mixed = torch.cat([b for _, b in store.mixture({"w": torch.tensor([0.5, 0.0, 2.0])})])

@@ -142,6 +142,10 @@ class _Files:
                     if not got:
                         raise OSError("the file ends early")
                     done += got
+                # Stretches are asked for in order: the next may come in while this one is used.
+                os.posix_fadvise(
+                    handle, offset + start * dtype.itemsize + count, count, os.POSIX_FADV_WILLNEED
+                )
             finally:
                 os.close(handle)
         except OSError as error:

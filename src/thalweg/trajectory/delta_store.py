@@ -137,7 +137,8 @@ class DeltaStore:
         Args:
             name: of ``tensors``.
             cols: which of its flattened entries; step 1.
-            dtype: of the result; differences are formed in float64.
+            dtype: of the result; differences of float32 weights are formed in float32, all others
+                in float64.
 
         Raises:
             KeyError: for a name that is not followed.
@@ -394,11 +395,15 @@ class DeltaStore:
     def _fill(self, out: Tensor, name: str, start: int, stop: int, rows: Sequence[int]) -> Tensor:
         """The differences of a stretch, into ``out``."""
         assert self._base is not None
-        origin = self._base.read(name, start, stop, self._bytes(out)).to(torch.float64, copy=True)
+        origin = self._base.read(name, start, stop, self._bytes(out)).clone()
         for at, t in enumerate(rows):
             row = self._rows[t]
-            out[at].copy_(row.read(row.aliases.get(name, name), start, stop, self._scratch))
-        return out.sub_(origin)
+            values = row.read(row.aliases.get(name, name), start, stop, self._scratch)
+            if values.dtype == origin.dtype == torch.float32:
+                torch.sub(values, origin, out=out[at])  # one pass instead of two
+            else:
+                torch.sub(out[at].copy_(values), origin, out=out[at])
+        return out
 
     def _bytes(self, block: Tensor) -> Tensor:
         """Room for a row of the block as stored, used again and again."""
