@@ -41,7 +41,7 @@ def test_errors_are_those_of_the_vectors():
 def test_noise_is_not():
     walk = torch.randn(40, 10_000, generator=torch.Generator().manual_seed(0)).cumsum(0)
     report = foresight(model(walk), 80)
-    assert not report.go and report.error > 1 and "misses by" in report.why
+    assert not report.go and report.error > 1 and "was missed by" in report.why
     assert report.explained == pytest.approx(report.walk, abs=0.03)
 
 
