@@ -21,6 +21,7 @@ from thalweg.cli.check_accumulation import check_accumulation
 from thalweg.cli.compare import compare
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
+from thalweg.cli.extrapolate import extrapolate
 from thalweg.cli.laws import laws
 from thalweg.cli.record import record, split
 from thalweg.cli.replay import replay
@@ -68,6 +69,7 @@ app.command(
 )
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(laws, help_epilogue="Example: thalweg laws model.py:build --group symmetric:4")
+app.command(extrapolate, help_epilogue="Example: thalweg extrapolate runs/digits --to 5000")
 app.command(study)
 app.command(almanac)
 app.command(

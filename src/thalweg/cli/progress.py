@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["seed_progress"]
+__all__ = ["part_progress", "seed_progress"]
 
 
 @contextmanager
@@ -54,6 +54,25 @@ def seed_progress(
             bar.update(task, total=total, completed=done, left=left)
 
         yield advance
+
+
+@contextmanager
+def part_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal for work that tells parts done and parts in all; silent elsewhere.
+
+    Args:
+        label: what is running.
+        quiet: no bar.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, total=total, completed=done)
 
 
 def _line(label: str, done: int, total: int, seed: int | None, seconds: float) -> str:

@@ -8,8 +8,9 @@ from thalweg.trajectory.checkpoint import (
     write_checkpoint,
 )
 from thalweg.trajectory.course import Course
-from thalweg.trajectory.delta_store import DeltaStore
+from thalweg.trajectory.delta_store import DeltaStore, MissingTensor
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
+from thalweg.trajectory.extrapolation_callback import Extrapolated, ExtrapolationCallback
 from thalweg.trajectory.foresight import Foresight, foresight
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
@@ -18,8 +19,11 @@ __all__ = [
     "Checkpoint",
     "Course",
     "DeltaStore",
+    "Extrapolated",
+    "ExtrapolationCallback",
     "Foresight",
     "InnerProducts",
+    "MissingTensor",
     "TensorInfo",
     "TrajectoryModel",
     "WalkNull",

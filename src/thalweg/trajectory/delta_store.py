@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.errors import ThalwegError
 from thalweg.numerics import BlockSketch, FrequentDirections
 from thalweg.trajectory.checkpoint import (
     Checkpoint,
@@ -28,12 +29,18 @@ from thalweg.trajectory.checkpoint import (
     write_checkpoint,
 )
 
-__all__ = ["DeltaStore"]
+__all__ = ["DeltaStore", "MissingTensor"]
 
 State = Mapping[str, Any]
 #: Buffers that are measured, not trained: copied from the last checkpoint, never extrapolated.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 BLOCK = 1 << 17  # columns: 1 MB of float64 a row, few enough that a block stays near the core
+
+
+class MissingTensor(ThalwegError, KeyError):
+    """A checkpoint lacks a tensor that is followed."""
+
+    __str__ = RuntimeError.__str__  # KeyError's shows the message in quotes
 
 
 class DeltaStore:
@@ -58,7 +65,7 @@ class DeltaStore:
 
     Raises:
         ThalwegError: for files that cannot be read.
-        KeyError: if a checkpoint lacks a tensor; it names tensor and step.
+        MissingTensor: (a KeyError) if a checkpoint lacks a tensor; it names tensor and step.
         ValueError: if a tensor changes its shape, or steps repeat.
 
     Example:
@@ -109,7 +116,7 @@ class DeltaStore:
 
         Raises:
             ValueError: if the step is not after the last, or the store reads a run.
-            KeyError, ValueError: as for the constructor.
+            MissingTensor, ValueError: as for the constructor.
         """
         last = self.steps[-1] if self.steps else self.base_step
         if self._base is not None and step <= last:
@@ -141,10 +148,10 @@ class DeltaStore:
                 in float64.
 
         Raises:
-            KeyError: for a name that is not followed.
+            MissingTensor: for a name that is not followed.
         """
         if name not in self.tensors:
-            raise KeyError(f"DeltaStore: no tensor {name!r}; there are {_some(self.tensors)}")
+            raise MissingTensor(f"DeltaStore: no tensor {name!r}; there are {_some(self.tensors)}")
         start, stop, stride = cols.indices(self.tensors[name].numel)
         if stride != 1:
             raise ValueError("DeltaStore: cols must be a contiguous slice")
@@ -332,10 +339,10 @@ class DeltaStore:
             rank: r, columns kept: d × 2r floats.
 
         Raises:
-            KeyError: for a name that is not followed.
+            MissingTensor: for a name that is not followed.
         """
         if name not in self.tensors:
-            raise KeyError(f"DeltaStore: no tensor {name!r}; there are {_some(self.tensors)}")
+            raise MissingTensor(f"DeltaStore: no tensor {name!r}; there are {_some(self.tensors)}")
         directions, numel = FrequentDirections(rank), self.tensors[name].numel
         for start in range(0, len(self.steps), rank):
             rows = range(start, min(start + rank, len(self.steps)))
@@ -362,7 +369,7 @@ class DeltaStore:
         self._base, self.base_step, self.aliases = base, step, dict(base.aliases)
         for name in self._wanted or ():
             if name not in base.tensors:
-                raise KeyError(
+                raise MissingTensor(
                     f"DeltaStore: the base has no tensor {name!r}: {_some(base.tensors)}"
                 )
         for name, info in base.tensors.items():
@@ -378,7 +385,7 @@ class DeltaStore:
         for name, info in self.tensors.items():
             got = new.tensors.get(new.aliases.get(name, name))
             if got is None:
-                raise KeyError(f"DeltaStore: step {step} lacks tensor {name!r}")
+                raise MissingTensor(f"DeltaStore: step {step} lacks tensor {name!r}")
             if got.shape != info.shape:
                 raise ValueError(
                     f"DeltaStore: tensor {name!r} has shape {got.shape} at step {step}, but "
