@@ -41,8 +41,21 @@ def test_errors_are_those_of_the_vectors():
 def test_noise_is_not():
     walk = torch.randn(40, 10_000, generator=torch.Generator().manual_seed(0)).cumsum(0)
     report = foresight(model(walk), 80)
-    assert not report.go and report.error > 1 and "was missed by" in report.why
+    assert not report.go and report.error > 1
     assert report.explained == pytest.approx(report.walk, abs=0.03)
+
+
+def test_scatter_around_a_point_is_not():
+    """The mean of what was seen is nearer to what comes than the last, but there is no path."""
+    report = foresight(model(torch.randn(8, 4000, generator=torch.Generator().manual_seed(0))), 16)
+    assert not report.go and report.error < 1 and "no more than noise" in report.why
+
+
+def test_a_bend_is_not():
+    bent = torch.cat([torch.eye(2)[:1] * t for t in torch.arange(1.0, 9.0)])
+    bent[4:, 1] = torch.arange(5.0, 45.0, 10.0)
+    report = foresight(model(bent), 16)
+    assert not report.go and "was missed by" in report.why
 
 
 def test_too_far_is_not():

@@ -69,7 +69,8 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
     """Whether the model can be trusted with a step, by predicting the last one it has seen.
 
     Go, if the prediction comes nearer than the last checkpoint that it saw (error ≤ 0.9), at a
-    horizon of at least half of the one that is asked for. Weights can be far off and the network as
+    horizon of at least half of the one that is asked for, on a path that is straighter than a
+    random walk's. Weights can be far off and the network as
     good, so a go says that extrapolation is worth an evaluation, not that it is right; a no-go has
     been right on every run that left the lazy regime. Time is the model's clock throughout.
 
@@ -121,7 +122,20 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
     lengths = _norm(model, predicted), _norm(model, truth)
     inner_product = sum(float(w @ model.grams[k] @ truth) for k, w in predicted.items())
     both = lengths[0] * lengths[1]
-    go, why = _verdict(error, horizon, wanted, still=way == 0)
+    explained = first / energy if energy else float("nan")
+    walk = line_through_walk(steps[:n], base_step=model.store.base_step).explained
+    if way == 0:
+        go, why = False, "the weights did not move after the part that was seen"
+    elif explained <= walk:
+        go, why = (
+            False,
+            (
+                f"the first directions explain {explained:.2f} of the path, those of a random walk "
+                f"{walk:.2f}: it is no more than noise"
+            ),
+        )
+    else:
+        go, why = _verdict(error, horizon, wanted)
     return Foresight(
         target=target,
         wanted=wanted,
@@ -133,16 +147,14 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
         per_coordinate=_norm(model, line - truth) / way if way else 0.0,
         cosine=inner_product / both if both else float("nan"),
         norm_ratio=lengths[0] / lengths[1] if lengths[1] else float("nan"),
-        explained=first / energy if energy else float("nan"),
-        walk=line_through_walk(steps[:n], base_step=model.store.base_step).explained,
+        explained=explained,
+        walk=walk,
         go=go,
         why=why,
     )
 
 
-def _verdict(error: float, horizon: float, wanted: float, *, still: bool) -> tuple[bool, str]:
-    if still:
-        return False, "the weights did not move after the part that was seen"
+def _verdict(error: float, horizon: float, wanted: float) -> tuple[bool, str]:
     if not error <= RELIABLE:
         return False, (
             f"a checkpoint {horizon:.3g} times further than what was seen was missed by "
