@@ -47,7 +47,8 @@ def test_noise_is_not():
 
 def test_scatter_around_a_point_is_not():
     """The mean of what was seen is nearer to what comes than the last, but there is no path."""
-    report = foresight(model(torch.randn(8, 4000, generator=torch.Generator().manual_seed(0))), 16)
+    points = torch.randn(9, 4000, generator=torch.Generator().manual_seed(0))
+    report = foresight(fit_rank1([{"w": point} for point in points]), 16)
     assert not report.go and report.error < 1 and "no more than noise" in report.why
 
 
