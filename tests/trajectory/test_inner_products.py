@@ -51,6 +51,10 @@ def test_sketches_of_a_run():
         inner_products(run(), names=["a"])
     with pytest.raises(ValueError, match="neither snapshots nor sketches"):
         inner_products(run(groups=0))
+    resumed = run()
+    resumed.header = {"segments": [{}, {}]}
+    with pytest.raises(ValueError, match="the run was resumed"):
+        inner_products(resumed)
     with pytest.raises(ValueError, match="no finite change"):
         inner_products(run(T=0))
 

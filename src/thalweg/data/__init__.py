@@ -5,11 +5,13 @@ from thalweg.data.corrupt_labels import corrupt_labels as corrupt_labels
 from thalweg.data.digits import Digits as Digits
 from thalweg.data.digits import digits as digits
 from thalweg.data.indexed_dataset import IndexedDataset as IndexedDataset
+from thalweg.data.marker_mod_add import MarkerModAdd as MarkerModAdd
 
 __all__ = [
     "CIFAR10_CONFUSIONS",
     "Digits",
     "IndexedDataset",
+    "MarkerModAdd",
     "corrupt_labels",
     "digits",
 ]

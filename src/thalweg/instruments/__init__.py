@@ -2,6 +2,8 @@
 
 from thalweg.instruments.activations import activation_rms as activation_rms
 from thalweg.instruments.activations import dormant_fraction as dormant_fraction
+from thalweg.instruments.attention_entropy import attention_entropy as attention_entropy
+from thalweg.instruments.attention_entropy import truncated_attention as truncated_attention
 from thalweg.instruments.centroids import centroid_alignment as centroid_alignment
 from thalweg.instruments.centroids import centroids as centroids
 from thalweg.instruments.centroids import jacobian_alignment as jacobian_alignment
@@ -102,6 +104,7 @@ __all__ = [
     "WidthRun",
     "activation_rms",
     "alignment",
+    "attention_entropy",
     "bernoulli_entropy_change",
     "centroid_alignment",
     "centroids",
@@ -137,6 +140,7 @@ __all__ = [
     "ska_lagrangian",
     "stability_threshold",
     "stable_rank",
+    "truncated_attention",
     "update_norm",
     "update_ratio",
     "weight_norm",

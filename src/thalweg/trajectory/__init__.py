@@ -7,16 +7,26 @@ from thalweg.trajectory.checkpoint import (
     open_checkpoint,
     write_checkpoint,
 )
+from thalweg.trajectory.commutator import (
+    Alignment,
+    CommutatorResult,
+    commutator,
+    commutator_alignment,
+)
 from thalweg.trajectory.course import Course
 from thalweg.trajectory.delta_store import DeltaStore, MissingTensor
+from thalweg.trajectory.execution_basis import SubspaceBasis, execution_basis
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
 from thalweg.trajectory.extrapolation_callback import Extrapolated, ExtrapolationCallback
 from thalweg.trajectory.foresight import Foresight, foresight
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
+from thalweg.trajectory.pca import PCAResult, trajectory_pca
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
 
 __all__ = [
+    "Alignment",
     "Checkpoint",
+    "CommutatorResult",
     "Course",
     "DeltaStore",
     "Extrapolated",
@@ -24,9 +34,14 @@ __all__ = [
     "Foresight",
     "InnerProducts",
     "MissingTensor",
+    "PCAResult",
+    "SubspaceBasis",
     "TensorInfo",
     "TrajectoryModel",
     "WalkNull",
+    "commutator",
+    "commutator_alignment",
+    "execution_basis",
     "find_checkpoints",
     "fit_rank1",
     "foresight",
@@ -34,5 +49,6 @@ __all__ = [
     "open_checkpoint",
     "random_walk_null",
     "reconstruct",
+    "trajectory_pca",
     "write_checkpoint",
 ]

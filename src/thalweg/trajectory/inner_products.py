@@ -97,6 +97,11 @@ def inner_products(
 
 def _from_sketches(run: Any) -> InnerProducts:
     """Sum over parameter groups, at the steps that all groups share."""
+    if len(getattr(run, "header", {}).get("segments", ())) > 1:
+        raise ValueError(
+            "inner_products: the run was resumed, and its sketches are of changes from where each "
+            "part began; use its snapshots"
+        )
     groups = list(run.sketches().values())
     if not groups:
         raise ValueError("inner_products: the run holds neither snapshots nor sketches of weights")
@@ -116,7 +121,7 @@ def _from_sketches(run: Any) -> InnerProducts:
         raise ValueError("inner_products: the sketches hold no finite change of the weights")
     dim = sum(group.dim for group in groups)
     # Stored as float16: 5e-4 relative, beside the sketch's own noise.
-    return InnerProducts(steps, G, dim, "sketches", 5e-4 if exact else size**-0.5, shared[0])
+    return InnerProducts(steps, G, dim, "sketches", 5e-4 if exact else size**-0.5)
 
 
 def _few_enough(points: int) -> None:
