@@ -28,6 +28,7 @@ from thalweg.cli.replay import replay
 from thalweg.cli.report import report
 from thalweg.cli.show import show
 from thalweg.cli.study import study
+from thalweg.cli.trajectory import trajectory
 from thalweg.errors import ThalwegError
 
 __all__ = ["app", "main"]
@@ -70,6 +71,7 @@ app.command(
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(laws, help_epilogue="Example: thalweg laws model.py:build --group symmetric:4")
 app.command(extrapolate, help_epilogue="Example: thalweg extrapolate runs/digits --to 5000")
+app.command(trajectory, help_epilogue="Example: thalweg trajectory runs/digits --plot path.svg")
 app.command(study)
 app.command(almanac)
 app.command(

@@ -18,8 +18,9 @@ from thalweg.trajectory.delta_store import DeltaStore, MissingTensor
 from thalweg.trajectory.execution_basis import SubspaceBasis, execution_basis
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
 from thalweg.trajectory.extrapolation_callback import Extrapolated, ExtrapolationCallback
-from thalweg.trajectory.foresight import Foresight, foresight
+from thalweg.trajectory.foresight import Foresight, foresight, foresight_of
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
+from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
 
@@ -34,6 +35,7 @@ __all__ = [
     "Foresight",
     "InnerProducts",
     "MissingTensor",
+    "Outlook",
     "PCAResult",
     "SubspaceBasis",
     "TensorInfo",
@@ -45,8 +47,10 @@ __all__ = [
     "find_checkpoints",
     "fit_rank1",
     "foresight",
+    "foresight_of",
     "inner_products",
     "open_checkpoint",
+    "outlook",
     "random_walk_null",
     "reconstruct",
     "trajectory_pca",

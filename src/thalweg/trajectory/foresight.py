@@ -10,16 +10,17 @@ github.com/basetenlabs/relex-replication of Wei et al. 2026, arXiv 2605.21468.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from thalweg.trajectory.course import directions, line_weights
+from thalweg.trajectory.course import Course, directions, line_weights
 from thalweg.trajectory.extrapolation import TrajectoryModel
 from thalweg.trajectory.random_walk import line_through_walk
 
-__all__ = ["Foresight", "foresight"]
+__all__ = ["Foresight", "foresight", "foresight_of"]
 
 LEAST = 3  # checkpoints that a prediction must see
 RELIABLE = 0.9  # of the way that the weights went on, which the last checkpoint misses by 1
@@ -89,7 +90,40 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
         >>> report.go, report.seen, report.horizon
         (True, 4, 2.0)
     """
-    steps, times = model.steps, model.times
+    return foresight_of(
+        model.grams,
+        model.steps,
+        target,
+        base_step=model.store.base_step,
+        course=model.course,
+        clock=model.clock,
+    )
+
+
+def foresight_of(
+    grams: Mapping[str, Tensor],
+    steps: Sequence[int],
+    target: float,
+    *,
+    base_step: int = 0,
+    course: Course | None = None,
+    clock: Callable[[float], float] = float,
+) -> Foresight:
+    """The same from inner products alone, which sketches give too.
+
+    Args:
+        grams: name → (T, T) inner products of the changes; one entry if they are not known apart.
+        steps: (T,) ascending.
+        target: as above.
+        base_step: of θ_0.
+        course: how the directions are carried on; default: one, along a line.
+        clock: step → time.
+
+    Raises:
+        ValueError: as above.
+    """
+    course = Course() if course is None else course
+    times = torch.tensor([clock(t) for t in steps], dtype=torch.float64)
     if len(steps) < LEAST + 1:
         raise ValueError(
             f"foresight: expected at least {LEAST + 1} checkpoints after the base, got {len(steps)}"
@@ -99,9 +133,9 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
             f"foresight: step {target:g} is not after the last observed one, {steps[-1]}; "
             "there is nothing to foresee"
         )
-    origin = float(model.clock(model.store.base_step))
+    origin = float(clock(base_step))
     ahead = times - origin
-    wanted = (float(model.clock(target)) - origin) / float(ahead[-1])
+    wanted = (float(clock(target)) - origin) / float(ahead[-1])
     far = [n for n in range(LEAST, len(steps)) if float(ahead[-1] / ahead[n - 1]) >= wanted]
     n = max(far, default=LEAST)
     horizon = float(ahead[-1] / ahead[n - 1])
@@ -110,20 +144,19 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
     truth = _unit(len(steps), len(steps) - 1)
     predicted: dict[str, Tensor] = {}
     energy = first = 0.0
-    for name, G in model.grams.items():
+    for name, G in grams.items():
         inner = G[seen, seen]
-        predicted[name] = _padded(model.course.weights(inner, times[seen], end), len(steps))
+        predicted[name] = _padded(course.weights(inner, times[seen], end), len(steps))
         energy += float(inner.trace())
         first += float(directions(inner, 1)[1].square().sum())
-    scaled = horizon * last
     line = _padded(line_weights(times[seen], end), len(steps))
-    way = _norm(model, truth - last)
-    error = _norm(model, {k: w - truth for k, w in predicted.items()}) / way if way else 0.0
-    lengths = _norm(model, predicted), _norm(model, truth)
-    inner_product = sum(float(w @ model.grams[k] @ truth) for k, w in predicted.items())
+    way = _norm(grams, truth - last)
+    error = _norm(grams, {k: w - truth for k, w in predicted.items()}) / way if way else 0.0
+    lengths = _norm(grams, predicted), _norm(grams, truth)
     both = lengths[0] * lengths[1]
+    inner_product = sum(float(w @ grams[k] @ truth) for k, w in predicted.items())
     explained = first / energy if energy else float("nan")
-    walk = line_through_walk(steps[:n], base_step=model.store.base_step).explained
+    walk = line_through_walk(steps[:n], base_step=base_step).explained
     if way == 0:
         go, why = False, "the weights did not move after the part that was seen"
     elif explained <= walk:
@@ -143,8 +176,8 @@ def foresight(model: TrajectoryModel, target: float) -> Foresight:
         held_out=steps[-1],
         horizon=horizon,
         error=error,
-        last_delta=_norm(model, scaled - truth) / way if way else 0.0,
-        per_coordinate=_norm(model, line - truth) / way if way else 0.0,
+        last_delta=_norm(grams, horizon * last - truth) / way if way else 0.0,
+        per_coordinate=_norm(grams, line - truth) / way if way else 0.0,
         cosine=inner_product / both if both else float("nan"),
         norm_ratio=lengths[0] / lengths[1] if lengths[1] else float("nan"),
         explained=explained,
@@ -172,10 +205,10 @@ def _verdict(error: float, horizon: float, wanted: float) -> tuple[bool, str]:
     )
 
 
-def _norm(model: TrajectoryModel, w: Tensor | dict[str, Tensor]) -> float:
+def _norm(grams: Mapping[str, Tensor], w: Tensor | dict[str, Tensor]) -> float:
     """Length of a mixture over all tensors."""
-    each = w if isinstance(w, dict) else dict.fromkeys(model.grams, w)
-    squares = sum(float(each[name] @ G @ each[name]) for name, G in model.grams.items())
+    each = w if isinstance(w, dict) else dict.fromkeys(grams, w)
+    squares = sum(float(each[name] @ G @ each[name]) for name, G in grams.items())
     return max(squares, 0.0) ** 0.5
 
 
