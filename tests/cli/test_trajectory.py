@@ -55,7 +55,7 @@ def test_of_checkpoints(tmp_path, capsys):
     path = store(tmp_path / "line", moves)
     assert main(["trajectory", str(path), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
-    assert data["r90"] == 1 and data["reach"] > 5 and data["structured"]
+    assert data["r90"] == 1 and data["reach"] >= 5 and data["structured"]
     some = [str(p) for p in sorted(path.iterdir())][::3]
     assert main(["trajectory", *some]) == 0
     assert "7 points, steps 0 to 18" in capsys.readouterr().out
@@ -72,7 +72,6 @@ def test_noise_is_called_noise(tmp_path, capsys):
 
 
 def test_plot(tmp_path, run, capsys):
-    pytest.importorskip("matplotlib")
     assert main(["trajectory", str(run), "--plot", str(tmp_path / "p.svg")]) == 0
     assert "<svg" in (tmp_path / "p.svg").read_text()
 

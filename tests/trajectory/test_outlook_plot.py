@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from thalweg.trajectory import outlook
@@ -6,7 +5,6 @@ from thalweg.trajectory.outlook_plot import plot_outlook
 
 
 def test_four_panels_with_their_nulls():
-    pytest.importorskip("matplotlib")
     figure = plot_outlook(outlook(torch.randn(12, 40).cumsum(0)))
     assert [a.get_title() for a in figure.axes[:4]] == [
         "the path",
