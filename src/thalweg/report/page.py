@@ -24,6 +24,7 @@ from thalweg.errors import ThalwegError
 from thalweg.report.chart import Mark, chart, chart_id
 from thalweg.report.decimate import Series
 from thalweg.report.diagnoses import DiagnosisLike, diagnoses_section, evidence_steps
+from thalweg.report.going import QUESTION, SLUG, going_section
 from thalweg.report.groups import Group, arrange
 from thalweg.report.lines import Content, content_of
 from thalweg.report.provenance import notable, provenance_section
@@ -77,13 +78,14 @@ def render(run: Run, diagnoses: Sequence[DiagnosisLike] | None = None) -> str:
             data += [facts] if facts else []
         sections.append(_section(group, charts, events))
     anchors = {chart_id(name) for content in contents for name in content.figure.instruments}
-    title = run.path.resolve().name
+    title, going = run.path.resolve().name, going_section(run)
     body = [
         _head(title, header, series, contents, run.wall_s),
-        _contents(arranged),
+        _contents(arranged, bool(going)),
         "<main>",
         diagnoses_section(diagnoses, anchors, bool(series)),
         *sections,
+        going,
         provenance_section(header, events, run.notes),
         "</main>",
     ]
@@ -229,8 +231,9 @@ def _head(
     )
 
 
-def _contents(arranged: Sequence[tuple[Group, Sequence[Content]]]) -> str:
+def _contents(arranged: Sequence[tuple[Group, Sequence[Content]]], going: bool) -> str:
     links = [("diagnoses", "Diagnosis"), *((g.slug, g.question) for g, _ in arranged)]
+    links += [(SLUG, QUESTION)] if going else []
     links.append(("provenance", "Where from?"))
     items = "".join(f'<a href="#{slug}">{escape(text)}</a>' for slug, text in links)
     return f'<nav aria-label="Contents">{items}</nav>'
