@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from thalweg.doctor.accumulation import uneven_accumulation
 from thalweg.doctor.clipping import clipping_always
+from thalweg.doctor.delayed_generalisation import delayed_generalisation
 from thalweg.doctor.diagnosis import SEVERITIES, Diagnosis
 from thalweg.doctor.generalisation import overfitting
 from thalweg.doctor.gradient_spikes import gradient_spikes
@@ -50,6 +51,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (dominating_layer, ("distance_from_init", "weight_norm")),
     (starved_layer, ("distance_from_init", "weight_norm")),
     (overfitting, ("val_loss", "loss")),
+    (delayed_generalisation, ("val_loss", "loss")),
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
     (uneven_accumulation, ("item_weight",)),
     (broken_law, ("law_residual",)),
