@@ -123,7 +123,7 @@ def new_labels(seed: int, path: Path, *, beside: Callable[[nn.Module], Beside]) 
     model.append(nn.Linear(64, 10))
     used = beside(model)
     ends = []
-    with thalweg.record(model, used.optimizer, path, overhead=0.3):
+    with thalweg.record(model, used.optimizer, path, overhead=1.0):
         for _ in range(TASKS):
             x = data.x[torch.randperm(len(data.x))[:IMAGES]]
             y = torch.randint(10, (IMAGES,))
