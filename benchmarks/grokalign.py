@@ -39,7 +39,7 @@ from thalweg.losses import GrokAlign, jacobian_norm
 RESULT = Path(__file__).parent / "results" / "grokalign.json"
 WEIGHT, BLOCKS = 1e-3, 60
 #: Widths of a ReLU net, and its batch.
-CASES = {
+CASES: dict[str, tuple[tuple[int, ...], int]] = {
     "XOR net 2000-64-1, batch 200": ((2000, 64, 1), 200),
     "MLP 784-256-256-10, batch 128": ((784, 256, 256, 10), 128),
     "MLP 784-1024-1024-10, batch 128": ((784, 1024, 1024, 10), 128),
@@ -163,7 +163,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     busy, blocks = os.getloadavg(), 3 if asked.quick else BLOCKS
-    found = {name: timed(*case, blocks, asked.peers) for name, case in CASES.items()}
+    found = {
+        name: timed(widths, batch, blocks, asked.peers) for name, (widths, batch) in CASES.items()
+    }
     result = {"blocks": blocks, "load_average": [busy[0], os.getloadavg()[0]], "found": found}
     print(json.dumps(result, indent=2))
     if asked.peers is not None and not asked.quick:

@@ -436,6 +436,31 @@ def hypernetwork() -> list[list[str]]:
     return rows
 
 
+def grokalign() -> list[list[str]]:
+    """A training step with the penalty beside one without, and the public codes."""
+    found = _load("grokalign")["found"]
+    rows = [["ms a step, ÷ no penalty", *found]]
+    for method in next(iter(found.values()))["methods"]:
+        cells = [case["methods"][method] for case in found.values()]
+        rows.append([method, *(f"{1e3 * r['wall_s']:.3g}, {_ratio(r)}" for r in cells)])
+    return rows
+
+
+def grokking_on_digits() -> list[list[str]]:
+    """Held-out accuracy of digits from large weights, with and without the penalty."""
+    result = _load("grokking_on_digits")
+    steps = result["steps"]
+    held = [f"held out {when}" for when in ("then", f"at {steps // 4}", f"at {steps}")]
+    rows = [["weight of the penalty", "memorised at step", *held]]
+    for weight, seeds in result["found"].items():
+        cells = [f"{min(s['memorised_at'] for s in seeds)}–{max(s['memorised_at'] for s in seeds)}"]
+        for when in ("then", "quarter", "end"):
+            values = [s[when] for s in seeds]
+            cells.append(f"{min(values):.2f}–{max(values):.2f}")
+        rows.append([weight, *cells])
+    return rows
+
+
 def treatments() -> list[list[str]]:
     """The symptom before and after the prescribed treatment."""
     rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (worst seed)"]]
@@ -482,6 +507,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
     "hypernetwork": hypernetwork,
+    "grokalign": grokalign,
+    "grokking_on_digits": grokking_on_digits,
     "treatments": treatments,
 }
 
