@@ -73,7 +73,7 @@ def methods(model: nn.Module, peers: str | None) -> dict[str, Loss]:
     found: dict[str, Loss] = {
         "no penalty": lambda x, y: task(model(x), y),
         "thalweg GrokAlign, 1 projection": ours(),
-        "thalweg GrokAlign, 1 projection, a quarter of the batch": ours(max_samples=32),
+        "thalweg GrokAlign, 1 projection, 32 samples": ours(max_samples=32),
         "thalweg GrokAlign, exact": ours(exact=True),
         "thalweg GrokAlign, 1 projection, out given": shared(),
         "thalweg GrokAlign, exact, out given": shared(exact=True),
