@@ -28,6 +28,7 @@ from benchmarks.small_models import (
     digits,
     text,
 )
+from thalweg.data import corrupt_labels
 from thalweg.optim import AccumulationContext
 
 __all__ = ["ARCHITECTURES", "FAULTS", "LAW_FAULTS", "Setting", "train"]
@@ -147,6 +148,7 @@ FAULTS: dict[str, frozenset[str]] = {
     "detach in the middle": frozenset({"never_moves"}),
     "clipped to 1e-4": frozenset({"clipping_always"}),
     "40 samples, wrong labels": frozenset({"overfitting"}),
+    "200 samples, 40 % of the labels wrong": frozenset({"overfitting"}),
     "overflow under a gradient scaler": frozenset({"loss_scale_collapse"}),
     "(B, 1) against (B,)": frozenset({"broadcast_loss"}),
     "no zero_grad": frozenset({"gradients_not_cleared"}),
@@ -187,6 +189,8 @@ def _fitted(setting: Setting) -> Setting:
         setting = replace(setting, steps=ARCHITECTURES[setting.architecture].steps)
     if setting.fault == "40 samples, wrong labels":
         return replace(setting, samples=40, validate_every=12)
+    if setting.fault == "200 samples, 40 % of the labels wrong":
+        return replace(setting, samples=200, validate_every=20, steps=600)
     if setting.fault == "(B, 1) against (B,)":
         return replace(setting, regression=True)
     if setting.fault == "overflow under a gradient scaler":
@@ -219,6 +223,8 @@ def _train(
     x, y = x[: setting.samples or -256], y[: setting.samples or -256]
     if fault == "40 samples, wrong labels":
         y = y[torch.randperm(len(y))] if y.ndim == 1 else _scrambled(y)
+    if fault == "200 samples, 40 % of the labels wrong":
+        y = _partly_wrong(y, 0.4)
     if setting.half_mse:
         y, held_y = F.one_hot(y, 10).float(), F.one_hot(held_y, 10).float()
 
@@ -310,6 +316,17 @@ def _validate(model: nn.Module, loss_fn: Any, x: Tensor, y: Tensor, setting: Set
 def _scrambled(y: Tensor) -> Tensor:
     """Targets that go with other inputs."""
     return y[torch.randperm(len(y))]
+
+
+def _partly_wrong(y: Tensor, rate: float) -> Tensor:
+    """Classes of which a share is another one; of images, a share that goes with other inputs."""
+    if y.is_floating_point():
+        chosen = torch.randperm(len(y))[: round(rate * len(y))]
+        y = y.clone()
+        y[chosen] = y[chosen.roll(1)]
+        return y
+    seed = int(torch.randint(2**31, ()))
+    return corrupt_labels(y.flatten(), rate, seed=seed).view_as(y)
 
 
 def _model(setting: Setting, arch: Architecture, fault: str | None) -> nn.Module:

@@ -403,11 +403,13 @@ def unit_replacement() -> list[list[str]]:
 
 
 def plasticity_treatments() -> list[list[str]]:
-    """The doctor's finding and the accuracy, with each treatment."""
-    result = _load("plasticity_treatments")
-    rule, seeds = result["rule"], len(result["seeds"])
+    """The doctor's finding and the accuracy on new tasks, with each treatment."""
+    chosen = [r for r in _load("treatments")["rows"].values() if r["rule"] == "loss_of_plasticity"]
+    rule, seeds = chosen[0]["rule"], len(chosen[0]["seeds"])
     rows = [["trained with", f"`{rule}` found", f"accuracy, mean of {seeds} seeds", "least"]]
-    for name, r in result["rows"].items():
+    for name, r in [("Adam", chosen[0]["before"])] + [
+        (r["prescribed"], r["after"]) for r in chosen
+    ]:
         times = sum(rule in found for found in r["findings"])
         mean = sum(r["figures"]) / len(r["figures"])
         rows.append([name, f"{times} of {seeds}", f"{mean:.2f}", f"{min(r['figures']):.2f}"])
@@ -434,9 +436,34 @@ def hypernetwork() -> list[list[str]]:
     return rows
 
 
+def grokalign() -> list[list[str]]:
+    """A training step with the penalty beside one without, and the public codes."""
+    found = _load("grokalign")["found"]
+    rows = [["ms a step, ÷ no penalty", *found]]
+    for method in next(iter(found.values()))["methods"]:
+        cells = [case["methods"][method] for case in found.values()]
+        rows.append([method, *(f"{1e3 * r['wall_s']:.3g}, {_ratio(r)}" for r in cells)])
+    return rows
+
+
+def grokking_on_digits() -> list[list[str]]:
+    """Held-out accuracy of digits from large weights, with and without the penalty."""
+    result = _load("grokking_on_digits")
+    steps = result["steps"]
+    held = [f"held out {when}" for when in ("then", f"at {steps // 4}", f"at {steps}")]
+    rows = [["weight of the penalty", "memorised at step", *held]]
+    for weight, seeds in result["found"].items():
+        cells = [f"{min(s['memorised_at'] for s in seeds)}–{max(s['memorised_at'] for s in seeds)}"]
+        for when in ("then", "quarter", "end"):
+            values = [s[when] for s in seeds]
+            cells.append(f"{min(values):.2f}–{max(values):.2f}")
+        rows.append([weight, *cells])
+    return rows
+
+
 def treatments() -> list[list[str]]:
     """The symptom before and after the prescribed treatment."""
-    rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (least)"]]
+    rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (worst seed)"]]
     for name, r in _load("treatments")["rows"].items():
         found, figures = [], []
         for when in ("before", "after"):
@@ -444,7 +471,8 @@ def treatments() -> list[list[str]]:
             others = sorted({rule for rules in said for rule in rules} - {r["rule"]})
             beside = f"; also {', '.join(f'`{o}`' for o in others)}" if others else ""
             found.append(f"{sum(r['rule'] in rules for rules in said)}/{len(said)}{beside}")
-            figures.append(f"{sum(values) / len(values):.3f} ({min(values):.3f})")
+            worst = max(values) if r["lower"] else min(values)
+            figures.append(f"{sum(values) / len(values):.3g} ({worst:.3g})")
         figure = f"{r['figure']} {figures[0]} → {figures[1]}"
         rows.append([name, f"`{r['rule']}`", r["prescribed"], *found, figure])
     return rows
@@ -479,6 +507,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
     "hypernetwork": hypernetwork,
+    "grokalign": grokalign,
+    "grokking_on_digits": grokking_on_digits,
     "treatments": treatments,
 }
 

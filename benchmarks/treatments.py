@@ -1,10 +1,10 @@
 """What the doctor's treatments do: the symptom before and after, and what it costs or gains.
 
-Each row is a small training with a fault that the doctor finds, recorded without and with the
+Each row is a small training with a fault that the doctor finds, recorded without and with a
 treatment that the finding names. Counted is in how many of three seeds the rule speaks; beside it
 stands a figure that a user would care about.
 
-    python -m benchmarks.treatments                  # all
+    python -m benchmarks.treatments                  # all, some minutes
     python -m benchmarks.treatments --only labels    # rows with this in their name, into the result
     python -m benchmarks.treatments --quick          # one seed, writes no file
 """
@@ -17,76 +17,97 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import thalweg
 from benchmarks.machine import facts
-from thalweg.data import corrupt_labels, digits
-from thalweg.losses import ELRLoss
+from benchmarks.treated_trainings import (
+    adam,
+    adamo,
+    continual_backprop,
+    l2_init,
+    new_labels,
+    noisy_labels,
+    redo,
+    sine_waves,
+    xor,
+)
 
 RESULT = Path(__file__).parent / "results" / "treatments.json"
 SEEDS = (0, 1, 2)
 
+#: ``training(seed, path)`` trains, recorded at ``path``, and returns the figure.
+Training = Callable[[int, Path], float]
+
 
 @dataclass(frozen=True)
 class Treatment:
-    """A symptom and what is prescribed.
-
-    ``run(treated, seed, path)`` trains, recorded at ``path``, and returns the figure.
-    """
+    """A symptom and what is prescribed; ``lower``: whether a smaller figure is the better one."""
 
     rule: str
     prescribed: str
     figure: str
-    run: Callable[[bool, int, Path], float]
+    before: Training
+    after: Training
+    lower: bool = False
 
 
-def noisy_labels(treated: bool, seed: int, path: Path, *, lr: float, lam: float) -> float:
-    """A dense network on digits, 40 % of the labels wrong; accuracy on clean held-out ones."""
-    data = digits(seed=seed, num_train=1000)
-    labels = corrupt_labels(data.y, 0.4, seed=seed)
-    torch.manual_seed(seed)
-    model = nn.Sequential(
-        *(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-    )
-    elr = ELRLoss(len(labels), 10, lam=lam)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
-    accuracy = 0.0
-    with thalweg.record(model, optimizer, path, overhead=1.0):
-        for epoch in range(80):
-            for rows in torch.randperm(len(labels)).split(50):
-                logits = model(data.x[rows])
-                if treated:
-                    loss = elr(logits, labels[rows], rows)
-                else:
-                    loss = nn.functional.cross_entropy(logits, labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            if epoch % 4 == 3:
-                model.eval()
-                with torch.no_grad():
-                    out = model(data.x_test)
-                    nn.functional.cross_entropy(out, data.y_test)
-                accuracy = float((out.argmax(1) == data.y_test).double().mean())
-                model.train()
-    return accuracy
+def _labels(lr: float, lam: float) -> Treatment:
+    before, after = (partial(noisy_labels, lr=lr, lam=weight) for weight in (None, lam))
+    prescribed = f"`ELRLoss`, λ = {lam:g}"
+    return Treatment("overfitting", prescribed, "held-out accuracy", before, after)
 
 
+_stream = partial(new_labels, beside=adam)
+_TASKS = "tasks of new labels"
 TREATMENTS: dict[str, Treatment] = {
-    f"40 % wrong labels, lr {lr}": Treatment(
-        "overfitting",
-        f"`ELRLoss`, λ = {lam:g}",
-        "held-out accuracy",
-        partial(noisy_labels, lr=lr, lam=lam),
-    )
-    for lr, lam in ((0.02, 5.0), (0.05, 7.0))
+    "40 % wrong labels, lr 0.02": _labels(0.02, 5.0),
+    "40 % wrong labels, lr 0.05": _labels(0.05, 7.0),
+    **{
+        f"{_TASKS}, {name}": Treatment(
+            "loss_of_plasticity",
+            prescribed,
+            "accuracy in the last three of twelve tasks",
+            _stream,
+            partial(new_labels, beside=beside),
+        )
+        for name, prescribed, beside in (
+            ("AdamO", "`AdamO`, isometry 0.02", adamo),
+            ("L2Init", "`L2Init`, weight 0.003", l2_init),
+            ("ReDo", "`ReDo`, every 50 steps", redo),
+            ("ContinualBackprop", "`ContinualBackprop`, rate 0.001", continual_backprop),
+        )
+    },
+    "XOR among noise": Treatment(
+        "delayed_generalisation",
+        "`GrokAlign`, weight 1",
+        "step of 95 % held-out accuracy (401: never)",
+        partial(xor, weight=0.0),
+        partial(xor, weight=1.0),
+        lower=True,
+    ),
+    "hypernetwork without biases": Treatment(
+        "proportional_output",
+        "`hypernetize`, as it is by default",
+        "squared error",
+        partial(sine_waves, changed=False),
+        partial(sine_waves, changed=True),
+        lower=True,
+    ),
 }
+
+
+@cache
+def outcome(training: Training, seed: int) -> tuple[float, list[str]]:
+    """The figure of one training, and the rules that speak."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        figure = training(seed, path)
+        return figure, sorted({f.rule for f in thalweg.diagnose(path)})
 
 
 def row(treatment: Treatment, seeds: tuple[int, ...]) -> dict[str, Any]:
@@ -95,16 +116,12 @@ def row(treatment: Treatment, seeds: tuple[int, ...]) -> dict[str, Any]:
         "rule": treatment.rule,
         "prescribed": treatment.prescribed,
         "figure": treatment.figure,
+        "lower": treatment.lower,
         "seeds": list(seeds),
     }
-    for when, treated in (("before", False), ("after", True)):
-        figures, said = [], []
-        for seed in seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "run"
-                figures.append(treatment.run(treated, seed, path))
-                said.append(sorted({f.rule for f in thalweg.diagnose(path)}))
-        found[when] = {"figures": figures, "findings": said}
+    for when, training in (("before", treatment.before), ("after", treatment.after)):
+        outcomes = [outcome(training, seed) for seed in seeds]
+        found[when] = {"figures": [o[0] for o in outcomes], "findings": [o[1] for o in outcomes]}
     return found
 
 
@@ -122,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
             print(name, json.dumps(rows[name], indent=2), flush=True)
     if not asked.quick:
         head = {"command": "python -m benchmarks.treatments", **facts("torch")}
+        rows = {name: rows[name] for name in TREATMENTS if name in rows}
         RESULT.write_text(json.dumps({**head, "rows": rows}, indent=2) + "\n")
 
 

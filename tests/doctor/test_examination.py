@@ -15,7 +15,7 @@ from thalweg.doctor.diagnosis import SEVERITIES
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.faults import PAGE, RESULT, healthy, page, summary
+from benchmarks.faults import OWN, PAGE, RESULT, healthy, page, summary
 from benchmarks.small_trainings import FAULTS, LAW_FAULTS, Setting, train
 
 # Room for a full record of these models on every step.
@@ -136,4 +136,7 @@ def test_the_page_is_made_from_the_result_and_the_result_adds_up():
     again = summary(result["faulted"], result["healthy"])
     assert all(result[key] == figures for key, figures in again.items())
     laws = {f"laws: {fault}": sorted(rules) for fault, rules in LAW_FAULTS.items()}
-    assert result["accepted"] == {fault: sorted(rules) for fault, rules in FAULTS.items()} | laws
+    own = {fault: [rule] for fault, (_, rule) in OWN.items()}
+    plain = {fault: sorted(rules) for fault, rules in FAULTS.items()}
+    assert result["accepted"] == plain | laws | own
+    assert {row["fault"] for row in result["faulted"]} == result["accepted"].keys()

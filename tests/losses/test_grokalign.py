@@ -124,6 +124,27 @@ def test_nothing_of_the_callers_is_touched():
     assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_outputs_that_are_there_already_give_the_same(exact):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    found = []
+    for shared in (False, True):
+        penalty = GrokAlign(model, weight=0.1, exact=exact, generator=torch.Generator())
+        inputs = x.clone().requires_grad_()
+        out = model(inputs)
+        value = penalty(inputs, out=out) if shared else penalty(x)
+        loss = out.square().mean() + value
+        found.append([value, *torch.autograd.grad(loss, [*model.parameters()][:2])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="required grad before"):
+        jacobian_norm(model, x, out=model(x))
+    with pytest.raises(ValueError, match="max_samples"):
+        GrokAlign(model, max_samples=2)(inputs, out=out)
+
+
 def test_each_call_draws_new_directions_unless_told():
     model, x = mlp(3, 5, 4), torch.randn(2, 3).double()
     assert not torch.equal(jacobian_norm(model, x), jacobian_norm(model, x))

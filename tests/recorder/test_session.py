@@ -580,3 +580,18 @@ def test_micro_batches_do_not_multiply_the_layers(run_dir):
                 net(torch.ones(2, 3)).mean().backward()
             sgd.step()
     assert thalweg.Run(run_dir).parts("dormant_fraction") == ["relu", "relu1"]
+
+
+def test_a_jacobian_measured_between_two_steps_stops_no_recording(run_dir):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with thalweg.record(model, optimizer, run_dir, overhead=1e9):
+        for _ in range(4):
+            thalweg.instruments.jacobian_pc1(model, torch.ones(5, 3))
+            optimizer.zero_grad()
+            model(torch.ones(5, 3)).square().mean().backward()
+            optimizer.step()
+    run = thalweg.Run(run_dir)
+    for part in ("0", "1", "2"):
+        table = run.table("activation_rms", part)
+        assert len(table) > 1 and set(table["status"].to_pylist()) == {"ok"}

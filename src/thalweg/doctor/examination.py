@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from thalweg.doctor.accumulation import uneven_accumulation
 from thalweg.doctor.clipping import clipping_always
+from thalweg.doctor.delayed_generalisation import delayed_generalisation
 from thalweg.doctor.diagnosis import SEVERITIES, Diagnosis
 from thalweg.doctor.generalisation import overfitting
 from thalweg.doctor.gradient_spikes import gradient_spikes
@@ -23,6 +24,7 @@ from thalweg.doctor.mixed_precision import loss_scale_collapse
 from thalweg.doctor.nonfinite import nonfinite
 from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
 from thalweg.doctor.plasticity import loss_of_plasticity
+from thalweg.doctor.proportional_output import proportional_output
 from thalweg.doctor.readings import ReadOnce
 from thalweg.doctor.shapes import broadcast_loss
 from thalweg.doctor.units import dead_units, dominating_layer, starved_layer
@@ -50,6 +52,8 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (dominating_layer, ("distance_from_init", "weight_norm")),
     (starved_layer, ("distance_from_init", "weight_norm")),
     (overfitting, ("val_loss", "loss")),
+    (delayed_generalisation, ("val_loss", "loss")),
+    (proportional_output, ("user/proportionality_exponent",)),
     (clipping_always, ("grad_norm", "grad_norm_preclip")),
     (uneven_accumulation, ("item_weight",)),
     (broken_law, ("law_residual",)),

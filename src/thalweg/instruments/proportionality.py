@@ -43,6 +43,10 @@ def proportionality(
 ) -> ProportionalityReport:
     """Compares a hypernetwork's outputs over inputs of different size.
 
+    Logged in a recording, the doctor reads its exponent:
+
+        recording.log({"proportionality_exponent": proportionality(net, inputs).exponent})
+
     Args:
         hypernet: called as ``hypernet(**inputs)``, gives name to tensor (B, …).
         inputs: name to (B, …); two or more, of different norms.

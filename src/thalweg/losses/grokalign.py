@@ -31,6 +31,7 @@ def jacobian_norm(
     model: Callable[..., Any],
     x: Tensor,
     *,
+    out: Tensor | None = None,
     projections: int = 1,
     exact: bool = False,
     generator: torch.Generator | None = None,
@@ -47,6 +48,9 @@ def jacobian_norm(
             mix: BatchNorm belongs in eval mode. It is called once, outside autocast.
         x: (B, ...), floating. Tokens have no derivative: give embedded ones and the rest of the
             model. If x requires grad, the norm is differentiable in it, too.
+        out: the model's outputs at x, (B, C), where the step has them already: saves a forward
+            pass and its backward. x must have required grad then, and attention have used a kernel
+            that can be differentiated twice.
         projections: n, random directions per sample.
         exact: all C directions in place of random ones.
         generator: of the directions, on the device of x.
@@ -80,19 +84,26 @@ def jacobian_norm(
         )
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"jacobian_norm: x must be (B, ...), B ≥ 1, got {tuple(x.shape)}")
-    params = list(model.parameters()) if isinstance(model, nn.Module) else []
-    wide = _at_least_float32(x) if _autocast(x) else x
-    with _full_precision(x), untouched([*params, x]):
-        source = wide if wide.requires_grad else wide.detach().requires_grad_()
-        out = model(source)
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x):
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(
-                f"jacobian_norm: the model must give ({len(x)}, C), got {got}; pick or flatten the "
-                "outputs in a function around it"
-            )
-        if not out.requires_grad:
-            raise ValueError("jacobian_norm: the output does not depend on x by autograd")
+    source = x
+    if out is None:
+        params = list(model.parameters()) if isinstance(model, nn.Module) else []
+        wide = _at_least_float32(x) if _autocast(x) else x
+        with _full_precision(x), untouched([*params, x]):
+            source = wide if wide.requires_grad else wide.detach().requires_grad_()
+            out = model(source)
+    elif not x.requires_grad:
+        raise ValueError(
+            "jacobian_norm: with outputs given, x must have required grad before the model was "
+            "called: x = x.detach().requires_grad_()"
+        )
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x):
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"jacobian_norm: the model must give ({len(x)}, C), got {got}; pick or flatten the "
+            "outputs in a function around it"
+        )
+    if not out.requires_grad:
+        raise ValueError("jacobian_norm: the output does not depend on x by autograd")
     # after the random state was put back, or each call would draw the same directions
     directions = (
         list(torch.eye(out.shape[1], dtype=out.dtype, device=out.device).unsqueeze(1))
@@ -163,11 +174,16 @@ class GrokAlign:
         self.projections, self.exact, self.max_samples = projections, exact, max_samples
         self.generator = generator
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The penalty at a batch, 0-d, λ included."""
+    def __call__(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """The penalty at a batch, 0-d, λ included; ``out`` as in ``jacobian_norm``."""
+        if out is not None and self.max_samples is not None:
+            raise ValueError(
+                "GrokAlign: max_samples needs a forward pass of its own; leave out out"
+            )
         norms = jacobian_norm(
             self.model,
             x if self.max_samples is None else x[: self.max_samples],
+            out=out,
             projections=self.projections,
             exact=self.exact,
             generator=self.generator,

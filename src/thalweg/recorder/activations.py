@@ -177,6 +177,10 @@ class ActivationCapture:
                 self._keep(name, part, lambda rank=rank, h=features: rank(h))
 
     def _keep(self, instrument: str, part: str, measure: Callable[[], Tensor]) -> None:
+        # Under vmap or grad of torch.func what is seen here belongs to the transform and cannot be
+        # read after it: a Jacobian that is measured between two steps, say.
+        if torch._C._are_functorch_transforms_active():
+            return
         start = perf_counter()
         code = self._series(instrument, part)
         if code not in self.codes and self.failure is None:
