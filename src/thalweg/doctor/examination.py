@@ -26,6 +26,7 @@ from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
 from thalweg.doctor.plasticity import loss_of_plasticity
 from thalweg.doctor.proportional_output import proportional_output
 from thalweg.doctor.readings import ReadOnce
+from thalweg.doctor.resolution import below_resolution
 from thalweg.doctor.shapes import broadcast_loss
 from thalweg.doctor.units import dead_units, dominating_layer, starved_layer
 from thalweg.doctor.width_scaling import width_scaling
@@ -40,6 +41,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (loss_scale_collapse, ("loss",)),
     (outside_optimizer, (":outside_optimizers",)),
     (never_moves, ("distance_from_init",)),
+    (below_resolution, ("grad_norm",)),
     (gradients_not_cleared, ("grad_norm", ":gradients_kept")),
     (lr_too_high, ("loss",)),
     (lr_too_low, ("loss", "update_ratio")),

@@ -18,7 +18,7 @@ from thalweg.recorder.run import Run
 __all__ = ["below_resolution"]
 
 HALF = {"BF16": "bfloat16", "F16": "float16"}
-# Healthy trainings in bfloat16 (Adam at 1e-3, digits) leave 4 % of the entries as they were.
+# Adam on digits in bfloat16 leaves 0.1 % of the entries as they were at 1e-3, 97 % at 1e-5.
 STUCK = 0.5
 LEAST_STEPS = 50
 
