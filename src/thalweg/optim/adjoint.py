@@ -20,6 +20,7 @@ from torch import Tensor
 from thalweg.numerics.conjugate_gradient import conjugate_gradient
 from thalweg.numerics.curvature import CurvatureOperator, hessian_operator
 from thalweg.numerics.eigsh import eigsh
+from thalweg.numerics.untouched import untouched
 from thalweg.optim.leaves import Leaves, filled, flat, scalar
 
 __all__ = [
@@ -163,7 +164,7 @@ def refuse_growth(before: Tensor, after: Tensor, lr: float) -> None:
 def cross_term(lower_loss: LossFn, x: Leaves, y: Leaves, batch: Any, z: Tensor) -> list[Tensor]:
     """∂_x ⟨∇_y g, z⟩ with z constant, a list like the tensors of x."""
     xs, ys = x.tracked(), y.tracked()
-    slopes = _lower_slopes(lower_loss(x.build(xs), y.build(ys), batch), ys)
+    slopes = _lower_slopes(lambda: lower_loss(x.build(xs), y.build(ys), batch), ys)
     found = _pulled(slopes, xs, z)
     warn_if_none(found)
     return filled(found, xs)
@@ -183,7 +184,7 @@ def lower_products(
 ) -> LowerProducts:
     """What one backward pass through the gradient of g gives, all of one batch."""
     xs, ys = x.tracked(), y.tracked()
-    slopes = _lower_slopes(lower_loss(x.build(xs), y.build(ys), batch), ys)
+    slopes = _lower_slopes(lambda: lower_loss(x.build(xs), y.build(ys), batch), ys)
     found = _pulled(slopes, [*xs, *ys], z)
     warn_if_none(found[: len(xs)])
     both = filled(found, [*xs, *ys])
@@ -192,10 +193,15 @@ def lower_products(
     )
 
 
-def _lower_slopes(loss: Any, ys: Sequence[Tensor]) -> Sequence[Tensor]:
-    return torch.autograd.grad(
-        scalar(loss, "lower_loss"), ys, create_graph=True, allow_unused=True, materialize_grads=True
-    )
+def _lower_slopes(closure: Callable[[], Any], ys: Sequence[Tensor]) -> Sequence[Tensor]:
+    """∇_y g with a graph; the loss is evaluated as for the Hessian."""
+    with untouched(ys):
+        return torch.autograd.grad(
+            *(scalar(closure(), "lower_loss"), ys),
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
 
 
 def _pulled(slopes: Sequence[Tensor], into: Sequence[Tensor], z: Tensor) -> Sequence[Tensor | None]:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.numerics.untouched import untouched
 from thalweg.optim.adjoint import (
     LowerHessian,
     Method,
@@ -40,7 +41,8 @@ class BilevelProblem:
     x and y are tensors, or dicts, lists and tuples of them (for a module, take the dict of its
     parameters and ``torch.func.functional_call``). Losses must be twice differentiable, the lower
     one strongly convex in y. cuDNN's recurrent layers are not
-    (``torch.backends.cudnn.enabled = False``), and buffers of batch norm change at every call.
+    (``torch.backends.cudnn.enabled = False``); attention takes its plain kernel. Where a loss is
+    differentiated twice, the running statistics of batch norm and the random state stay.
 
     Attributes:
         upper_loss: f.
@@ -152,12 +154,13 @@ def _unrolled(
         with LowerHessian(problem.lower_loss, x, y, draw) as hessian:
             lr = 1 / hessian.largest()
     xs, ys = x.tracked(), y.tracked()
-    for _ in range(num_terms):
-        lower = scalar(problem.lower_loss(x.build(xs), y.build(ys), draw()), "lower_loss")
-        slopes = torch.autograd.grad(
-            lower, ys, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        ys = [t - lr * s for t, s in zip(ys, slopes, strict=True)]
+    with untouched(ys):
+        for _ in range(num_terms):
+            lower = scalar(problem.lower_loss(x.build(xs), y.build(ys), draw()), "lower_loss")
+            slopes = torch.autograd.grad(
+                lower, ys, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            ys = [t - lr * s for t, s in zip(ys, slopes, strict=True)]
     loss = scalar(problem.upper_loss(x.build(xs), y.build(ys), draw()), "upper_loss")
     found = torch.autograd.grad(loss, xs, allow_unused=True)
     warn_if_none(found)

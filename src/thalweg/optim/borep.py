@@ -138,7 +138,7 @@ class BOREP(BilevelSolver):
             self._lower_step(draw, self.lower_lr)
             if self.radius is not None:
                 away = torch._foreach_sub(ys, centre)
-                factor = (self.radius / (norm(away) + TINY)).clamp(max=1.0)
+                factor = (self.radius / norm(away)).clamp(max=1.0)
                 inside = torch._foreach_add(centre, torch._foreach_mul(away, factor))
                 torch._foreach_copy_(ys, inside)
 
