@@ -434,6 +434,23 @@ def hypernetwork() -> list[list[str]]:
     return rows
 
 
+def bilevel() -> list[list[str]]:
+    """A hypergradient in gradients of the lower loss."""
+    found = _load("bilevel")["found"]
+    rows = [["gradients, ÷ ours, error", *found]]
+    for method in next(iter(found.values())):
+        cells = []
+        for case in found.values():
+            r = case[method]
+            median, low, high = r["in_gradients"]
+            cells.append(
+                f"{median:.0f} [{low:.0f}, {high:.0f}], {r['over_thalweg'][0]:.2f} ×, "
+                f"{r['relative_error']:.0e}"
+            )
+        rows.append([method, *cells])
+    return rows
+
+
 def treatments() -> list[list[str]]:
     """The symptom before and after the prescribed treatment."""
     rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (least)"]]
@@ -479,6 +496,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
     "hypernetwork": hypernetwork,
+    "bilevel": bilevel,
     "treatments": treatments,
 }
 

@@ -252,3 +252,29 @@ def test_errors():
     with pytest.warns(UserWarning, match="no upper parameter influences"):
         BOREP(apart, x, y, lower_lr=0.4).step()
     assert "x: 3 numbers, y: 4 numbers" in repr(solver)
+
+
+def test_a_penalty_for_each_feature_beats_the_best_single_one_of_a_grid():
+    """Ridge regression of which half the features are noise; solved in closed form."""
+    generator = torch.Generator().manual_seed(0)
+    X, V = (torch.randn(30, 10, dtype=F64, generator=generator) for _ in range(2))
+    truth = torch.cat([torch.ones(5, dtype=F64), torch.zeros(5, dtype=F64)])
+    b, bv = (A @ truth + 0.5 * torch.randn(30, dtype=F64, generator=generator) for A in (X, V))
+
+    def solved(log_penalty):
+        return torch.linalg.solve(X.T @ X + torch.diag(log_penalty.exp()), X.T @ b)
+
+    def validation(y):
+        return 0.5 * (V @ y - bv).square().sum()
+
+    problem = BilevelProblem(
+        lambda x, y, batch: validation(y),
+        lambda x, y, batch: 0.5 * (X @ y - b).square().sum() + 0.5 * (x.exp() * y.square()).sum(),
+    )
+    x = torch.zeros(10, dtype=F64)
+    solver = BOREP(problem, x, solved(x), lr=0.1, lower_lr=0.005, period=1, hypergrad="cg")
+    for k in range(150):
+        solver.lr = 0.1 / (1 + k / 50)
+        solver.step()
+    grid = [validation(solved(x + s)) for s in torch.linspace(-6, 6, 20, dtype=F64)]
+    assert validation(solved(solver.x)) < min(grid)
