@@ -155,6 +155,17 @@ def test_resumed_is_uninterrupted(name):
     assert torch.equal(through.x, resumed.x) and torch.equal(through.y, resumed.y)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_without_grad_mode_the_steps_are_the_same(name):
+    H, B, c, x, y = drawn(8)
+    make, settings, _ = METHODS[name]
+    one, two = (make(tilted(H, B, c), x, y, lower_lr=0.4, **settings) for _ in range(2))
+    one.step()
+    with torch.no_grad():
+        two.step()
+    assert torch.equal(one.x, two.x) and torch.equal(one.y, two.y)
+
+
 def test_errors():
     H, B, c, x, y = drawn(7)
     problem = tilted(H, B, c)

@@ -290,8 +290,9 @@ class _SABA(_SOBA):
 def _upper_slopes(solver: BilevelSolver, batch: Any) -> tuple[Tensor, list[Tensor], Tensor]:
     """Upper loss, ∇_x f as a list, ∇_y f (D,)."""
     xs, ys = solver._x.tracked(), solver._y.tracked()
-    loss = solver.problem.upper_loss(solver._x.build(xs), solver._y.build(ys), batch)
-    loss = scalar(loss, "upper_loss")
+    with torch.enable_grad():
+        loss = solver.problem.upper_loss(solver._x.build(xs), solver._y.build(ys), batch)
+        loss = scalar(loss, "upper_loss")
     slopes = torch.autograd.grad(loss, [*xs, *ys], allow_unused=True, materialize_grads=True)
     wide = torch.float64 if any(t.dtype == torch.float64 for t in ys) else torch.float32
     return loss.detach(), list(slopes[: len(xs)]), flat(slopes[len(xs) :], wide)

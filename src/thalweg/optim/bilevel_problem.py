@@ -131,7 +131,8 @@ def evaluated(
     if method == "unroll":
         return _unrolled(problem, x, y, draw, num_terms, lr)
     xs, ys = x.tracked(), y.tracked()
-    loss = scalar(problem.upper_loss(x.build(xs), y.build(ys), draw()), "upper_loss")
+    with torch.enable_grad():
+        loss = scalar(problem.upper_loss(x.build(xs), y.build(ys), draw()), "upper_loss")
     slopes = torch.autograd.grad(loss, [*xs, *ys], allow_unused=True, materialize_grads=True)
     direct, into_y = slopes[: len(xs)], slopes[len(xs) :]
     with LowerHessian(
@@ -161,7 +162,7 @@ def _unrolled(
                 lower, ys, create_graph=True, allow_unused=True, materialize_grads=True
             )
             ys = [t - lr * s for t, s in zip(ys, slopes, strict=True)]
-    loss = scalar(problem.upper_loss(x.build(xs), y.build(ys), draw()), "upper_loss")
+        loss = scalar(problem.upper_loss(x.build(xs), y.build(ys), draw()), "upper_loss")
     found = torch.autograd.grad(loss, xs, allow_unused=True)
     warn_if_none(found)
     return Evaluation(loss.detach(), filled(found, xs), None)

@@ -92,10 +92,9 @@ class BilevelSolver:
     def _lower_step(self, draw: Callable[[], Any], lr: float) -> None:
         """One gradient step on g in y."""
         ys = self._y.tracked()
-        loss = self.problem.lower_loss(self.x, self._y.build(ys), draw())
-        grads = torch.autograd.grad(
-            scalar(loss, "lower_loss"), ys, allow_unused=True, materialize_grads=True
-        )
+        with torch.enable_grad():
+            loss = scalar(self.problem.lower_loss(self.x, self._y.build(ys), draw()), "lower_loss")
+        grads = torch.autograd.grad(loss, ys, allow_unused=True, materialize_grads=True)
         torch._foreach_add_(self._y.tensors, grads, alpha=-lr)
 
     def state_dict(self) -> dict[str, Any]:
