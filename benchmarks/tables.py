@@ -461,6 +461,23 @@ def grokking_on_digits() -> list[list[str]]:
     return rows
 
 
+def bilevel() -> list[list[str]]:
+    """A hypergradient in gradients of the lower loss."""
+    found = _load("bilevel")["found"]
+    rows = [["gradients, ÷ ours, error", *found]]
+    for method in next(iter(found.values())):
+        cells = []
+        for case in found.values():
+            r = case[method]
+            median, low, high = r["in_gradients"]
+            cells.append(
+                f"{median:.0f} [{low:.0f}, {high:.0f}], {r['over_thalweg'][0]:.2f} ×, "
+                f"{r['relative_error']:.0e}"
+            )
+        rows.append([method, *cells])
+    return rows
+
+
 def treatments() -> list[list[str]]:
     """The symptom before and after the prescribed treatment."""
     rows = [["training", "rule", "treatment", "found before", "after", "figure, mean (worst seed)"]]
@@ -509,6 +526,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "hypernetwork": hypernetwork,
     "grokalign": grokalign,
     "grokking_on_digits": grokking_on_digits,
+    "bilevel": bilevel,
     "treatments": treatments,
 }
 

@@ -5,6 +5,7 @@ from thalweg.numerics.action import Representation as Representation
 from thalweg.numerics.action import as_action as as_action
 from thalweg.numerics.action import inverses as inverses
 from thalweg.numerics.block_sketch import BlockSketch as BlockSketch
+from thalweg.numerics.conjugate_gradient import conjugate_gradient as conjugate_gradient
 from thalweg.numerics.curvature import CurvatureOperator as CurvatureOperator
 from thalweg.numerics.curvature import ggnvp as ggnvp
 from thalweg.numerics.curvature import hessian_operator as hessian_operator
@@ -66,6 +67,7 @@ __all__ = [
     "as_action",
     "as_operator",
     "commutant",
+    "conjugate_gradient",
     "curve_from_gram",
     "eigsh",
     "entk_gram",
