@@ -121,6 +121,7 @@ def _lines(source: Path, model: TrajectoryModel, report: Foresight, to: int) -> 
         f"further; {report.wanted:.3g} are asked for).",
         "Missed by, in units of how far the weights went on:",
         f"  {'this prediction':32}{report.error:>10.2f}",
+        f"  {f'expected of it at step {to}':32}{report.expected:>10.2f}",
         f"  {'last change scaled with time':32}{report.last_delta:>10.2f}",
         f"  {'a line through every coordinate':32}{report.per_coordinate:>10.2f}",
         f"  {'last checkpoint as it is':32}{1.0:>10.2f}",

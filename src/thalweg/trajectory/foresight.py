@@ -10,6 +10,7 @@ github.com/basetenlabs/relex-replication of Wei et al. 2026, arXiv 2605.21468.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ class Foresight:
         held_out: the step that they predict, the last observed one.
         horizon: (held_out − base)/(seen − base): how many times further they reach.
         error: of the model.
+        bend: factor by which the error of telling a point from half the way grows each time that
+            training doubles; 1 where it does not grow, or where too little is seen to say.
+        expected: error at the target if the path goes on bending so.
         last_delta: of the last change, scaled with time.
         per_coordinate: of a line through every coordinate.
         cosine: between predicted and true change.
@@ -56,6 +60,8 @@ class Foresight:
     held_out: int
     horizon: float
     error: float
+    bend: float
+    expected: float
     last_delta: float
     per_coordinate: float
     cosine: float
@@ -69,11 +75,10 @@ class Foresight:
 def foresight(model: TrajectoryModel, target: float) -> Foresight:
     """Whether the model can be trusted with a step, by predicting the last one it has seen.
 
-    Go, if the prediction comes nearer than the last checkpoint that it saw (error ≤ 0.9), at a
-    horizon of at least half of the one that is asked for, on a path that is straighter than a
-    random walk's. Weights can be far off and the network as
-    good, so a go says that extrapolation is worth an evaluation, not that it is right; a no-go has
-    been right on every run that left the lazy regime. Time is the model's clock throughout.
+    Go, if the prediction comes nearer than the last checkpoint that it saw (error ≤ 0.9), is
+    expected to do so at the target although the path bends more and more, reaches at least half as
+    far as is asked for, and the path is straighter than a random walk's. A go says that
+    extrapolating is worth an evaluation, not that it is right. Time is the model's clock.
 
     Args:
         model: of at least four checkpoints.
@@ -155,6 +160,8 @@ def foresight_of(
     lengths = _norm(grams, predicted), _norm(grams, truth)
     both = lengths[0] * lengths[1]
     inner_product = sum(float(w @ grams[k] @ truth) for k, w in predicted.items())
+    bend, near = _bending(grams, times, ahead, course)
+    expected = max(error, near * bend ** math.log2(wanted))
     explained = first / energy if energy else float("nan")
     walk = line_through_walk(steps[:n], base_step=base_step).explained
     if way == 0:
@@ -168,7 +175,7 @@ def foresight_of(
             ),
         )
     else:
-        go, why = _verdict(error, horizon, wanted)
+        go, why = _verdict(error, horizon, wanted, bend, expected)
     return Foresight(
         target=target,
         wanted=wanted,
@@ -176,6 +183,8 @@ def foresight_of(
         held_out=steps[-1],
         horizon=horizon,
         error=error,
+        bend=bend,
+        expected=expected,
         last_delta=_norm(grams, horizon * last - truth) / way if way else 0.0,
         per_coordinate=_norm(grams, line - truth) / way if way else 0.0,
         cosine=inner_product / both if both else float("nan"),
@@ -187,12 +196,41 @@ def foresight_of(
     )
 
 
-def _verdict(error: float, horizon: float, wanted: float) -> tuple[bool, str]:
+def _bending(
+    grams: Mapping[str, Tensor], times: Tensor, ahead: Tensor, course: Course
+) -> tuple[float, float]:
+    """Growth of the error of telling a point from half the way, per doubling, and that error."""
+    errors = []
+    for end in (len(ahead) - 1, int((ahead <= ahead[-1] / 2).sum()) - 1):
+        n = int((ahead <= ahead[end] / 2).sum()) if end >= 0 else 0
+        if n < LEAST:
+            return 1.0, errors[0] if errors else 0.0
+        truth, last = _unit(len(times), end), _unit(len(times), n - 1)
+        missed = {
+            name: _padded(course.weights(G[:n, :n], times[:n], float(times[end])), len(times))
+            - truth
+            for name, G in grams.items()
+        }
+        way = _norm(grams, truth - last)
+        errors.append(_norm(grams, missed) / way if way else 0.0)
+    now, before = errors
+    return (max(now / before, 1.0) if before > 0 else 1.0), now
+
+
+def _verdict(
+    error: float, horizon: float, wanted: float, bend: float, expected: float
+) -> tuple[bool, str]:
     if not error <= RELIABLE:
         return False, (
             f"a checkpoint {horizon:.3g} times further than what was seen was missed by "
             f"{error:.2f} of the way that the weights went on; the last checkpoint seen misses it "
             "by 1"
+        )
+    if expected > RELIABLE:
+        return False, (
+            f"the path bends: a point told from half the way is missed {bend:.2f} times more each "
+            f"time that training doubles, so that the target would be missed by {expected:.2f} of "
+            "the way; the last checkpoint misses it by 1"
         )
     if horizon < wanted / 2:
         return False, (
