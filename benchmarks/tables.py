@@ -450,6 +450,17 @@ def treatments() -> list[list[str]]:
     return rows
 
 
+def fastfood() -> list[list[str]]:
+    """The fastfood map forward and backward, beside the public code."""
+    sizes = _load("fastfood")["sizes"]
+    head = [f"D = {r['D']:,}, d = {r['d']:,}" for r in sizes]
+    rows = [["ms forward and backward, ÷ thalweg", *head]]
+    for method in sizes[0]["methods"]:
+        found = [r["methods"][method] for r in sizes]
+        rows.append([method, *(f"{1e3 * r['step_s']:.3g}, {_ratio(r)}" for r in found)])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -478,6 +489,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "unit_replacement": unit_replacement,
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
+    "fastfood": fastfood,
     "hypernetwork": hypernetwork,
     "treatments": treatments,
 }

@@ -68,7 +68,8 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        num_steps=60,
+        pretraining=200,
+        num_steps=50,
         lrs=(0.2,),
         full_lrs=(0.01,),
         dims=(20, 160),
@@ -116,14 +117,32 @@ def run(config: Config, seed: int) -> Figures:
     shuffled = _pretrained(config, data, config.hidden, seed, shuffle=True)
     tuned = _dimension(config, task, model, config.dims, seed)
     random = _dimension(config, task, fresh, config.dims, seed)
-    control = _dimension(config, task, shuffled, config.dims, seed)
-    scaled = _dimension(config, task, model, config.said_dims, seed, said=True)
+    control = _dimension(config, task, shuffled, config.dims, seed, stop_when_reached=True)
+    full = float(tuned.baseline.mean())
+    scaled = _dimension(
+        config,
+        task,
+        model,
+        config.said_dims,
+        seed,
+        said=True,
+        baseline=full,
+        stop_when_reached=True,
+    )
     sizes, by_width, by_width_fresh = [], [], []
     for width in config.widths:
         for steps, into in ((config.pretraining, by_width), (0, by_width_fresh)):
             start = _pretrained(config, data, width, seed, steps=steps)
             # Sparse, since a dense matrix for 300,000 parameters takes most of the time.
-            found = _dimension(config, task, start, config.width_dims, seed, projection="sparse")
+            found = _dimension(
+                config,
+                task,
+                start,
+                config.width_dims,
+                seed,
+                projection="sparse",
+                stop_when_reached=True,
+            )
             into.append(_finite(found.interpolated, found.D))
         sizes.append(found.D)
     needed, gaps = [], []
@@ -150,7 +169,7 @@ def run(config: Config, seed: int) -> Figures:
         },
         controls={
             "few_parameters": _finite(random.d90, random.D),
-            "pretraining_lowers": _ratio(control, tuned),
+            "pretraining_lowers": _ratio(random, control),
             "tracks_gap": _shuffled_correlation(needed, gaps, config.shuffles, seed),
         },
         curves={
@@ -288,7 +307,8 @@ def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's; 0 where one of the two is constant and has no ranks."""
     if len(set(a)) == 1 or len(set(b)) == 1:
         return 0.0
-    return float(spearmanr(a, b)[0])
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
 
 
 def _shuffled_correlation(
