@@ -22,6 +22,13 @@ from torch import Tensor, nn
 
 from thalweg.data import Digits, digits
 from thalweg.studies.figures import Figures, data_hash
+from thalweg.studies.minilm import (
+    Layer,
+    SnippetClassifier,
+    load_minilm,
+    movie_snippets,
+    snippet_states,
+)
 from thalweg.trajectory import IntrinsicDimensionResult, intrinsic_dimension_of_finetuning
 
 __all__ = ["PRESETS", "Config", "run"]
@@ -48,6 +55,13 @@ class Config:
         noise: shares of random labels.
         noise_dims: to look through for those.
         shuffles: orders of the dimensions over the levels that the control is the mean of.
+        language_model: fine-tune the last layer of a pretrained language model, too, see
+            ``thalweg.studies.minilm``: it gives curves, and needs two packages.
+        snippets: path of its data, the source distribution of vaderSentiment.
+        snippet_examples: to fine-tune it on; half as many are kept for the score.
+        snippet_steps: of fine-tuning it.
+        snippet_dims: to look through for it.
+        snippet_lrs: of its subspace.
     """
 
     hidden: int = 64
@@ -64,6 +78,12 @@ class Config:
     noise: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     noise_dims: tuple[int, ...] = (5, 20, 80, 320)
     shuffles: int = 200
+    language_model: bool = False
+    snippets: str = "vaderSentiment-2.5.tar.gz"
+    snippet_examples: int = 800
+    snippet_steps: int = 150
+    snippet_dims: tuple[int, ...] = (200, 1000, 5000)
+    snippet_lrs: tuple[float, ...] = (0.1, 0.3, 1.0)
 
 
 PRESETS = {
@@ -94,6 +114,9 @@ PRESETS = {
         dims=(1, 2, 5, 10, 20, 40, 80, 160, 320),
         lrs=(0.01, 0.03, 0.1, 0.2, 0.5),
         noise_dims=(5, 10, 20, 40, 80, 160, 320, 640, 1280),
+        language_model=True,
+        snippet_examples=6000,
+        snippet_steps=1000,
     ),
 }
 
@@ -110,6 +133,8 @@ class _Task:
 
 def run(config: Config, seed: int) -> Figures:
     """One seed of every claim."""
+    # First, since it may find its packages missing.
+    snippets = language_model(config, seed) if config.language_model else {}
     data = digits(seed=seed)
     task = _task(data, config, 0.0, seed)
     model = _pretrained(config, data, config.hidden, seed)
@@ -182,6 +207,7 @@ def run(config: Config, seed: int) -> Figures:
             "dimension by size, random weights": (list(map(float, sizes)), by_width_fresh),
             "dimension by share of random labels": (list(config.noise), needed),
             "gap by share of random labels": (list(config.noise), gaps),
+            **snippets,
         },
         data_hash=data_hash(data.x, data.y),
     )
@@ -281,6 +307,47 @@ def _by_training_score(
         stop_when_reached=True,
     )
     return _finite(found.interpolated, found.D), gap
+
+
+def language_model(config: Config, seed: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Test accuracies of MiniLM on movie-review snippets, last layer and head, as curves."""
+    model, tokenizer = load_minilm()
+    texts, labels = movie_snippets(config.snippets)
+    count = config.snippet_examples
+    torch.manual_seed(seed)
+    rows = torch.randperm(len(texts))[: count + count // 2]
+    packed = snippet_states(model, tokenizer, [texts[i] for i in rows.tolist()])
+    x, y = packed[:count], labels[rows[:count]]
+    score = _score(packed[count:], labels[rows[count:]])
+
+    def train(model: nn.Module, lr: float) -> None:
+        _train(model, x, y, lr, config.snippet_steps, 32, seed)
+
+    def head_alone() -> float:
+        probe = copy.deepcopy(pretrained)
+        probe.layer.requires_grad_(False)
+        train(probe, 0.01)
+        return score(probe)
+
+    pretrained, fresh = SnippetClassifier(model.layers[-1]), SnippetClassifier(Layer())
+    dims = list(map(float, config.snippet_dims))
+    curves = {"MiniLM, head alone": (dims, [head_alone()] * len(dims))}
+    for name, start in (("pretrained", pretrained), ("random last layer", fresh)):
+        found = intrinsic_dimension_of_finetuning(
+            start,
+            train,
+            score,
+            config.snippet_dims,
+            config.snippet_lrs,
+            [seed],
+            said=False,
+            projection="sparse",
+            granularity="model",
+            full_lrs=(1e-4, 3e-4),
+        )
+        curves[f"MiniLM, {name}"] = (dims, found.scores[:, 0].tolist())
+        curves[f"MiniLM, {name}, full"] = (dims, found.baseline.tolist() * len(dims))
+    return curves
 
 
 def _ratio(a: IntrinsicDimensionResult, b: IntrinsicDimensionResult) -> float:
