@@ -74,7 +74,7 @@ class Config:
     dims: tuple[int, ...] = (1, 2, 5, 10, 20, 40, 80, 160)
     said_dims: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
     widths: tuple[int, ...] = (16, 64, 512)
-    width_dims: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
+    width_dims: tuple[int, ...] = (5, 20, 80, 320)
     noise: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     noise_dims: tuple[int, ...] = (5, 20, 80, 320)
     shuffles: int = 200
