@@ -153,7 +153,7 @@ def test_per_tensor_maps_have_unit_columns_each():
     # Each tensor's map comes from its own name, so that a new head does not change the others.
     other = nn.Sequential(mlp()[0], nn.Tanh(), nn.Linear(8, 2).double())
     mine = SubspaceModule(other, 3, "dense", granularity="tensor")
-    assert torch.equal(mine.maps[0].matrix, inside.maps[0].matrix)
+    assert torch.equal(mine.maps[0].constants["matrix"], inside.maps[0].constants["matrix"])
 
 
 # Vectors
@@ -247,12 +247,24 @@ def test_dtypes():
     assert out.dtype == torch.bfloat16
     # The maps keep their digits on the way through a lower precision.
     double = SubspaceModule(mlp(), 3)
-    there = copy.deepcopy(double.maps[0].gains)
+    there = copy.deepcopy(double.maps[0].constants["gains"])
     double.to(torch.bfloat16)
     assert double.theta.dtype == torch.bfloat16
-    assert double.maps[0].gains.dtype == torch.float32
+    assert double.maps[0].constants["gains"].dtype == torch.float32
     double.double()
-    assert torch.equal(double.maps[0].gains, there)
+    assert torch.equal(double.maps[0].constants["gains"], there)
+
+
+def test_nothing_saves_or_sends_the_maps():
+    inside = SubspaceModule(mlp(), 4)
+    assert not list(inside.buffers())
+    assert set(inside.state_dict()) == {
+        "theta",
+        "_extra_state",
+        *(f"module.{n}" for n in mlp().state_dict()),
+    }
+    meta = copy.deepcopy(inside).to("meta")
+    assert all(c.is_meta for c in meta.maps[0].constants.values())
 
 
 def test_state_dict_round_trip_and_a_state_of_other_maps():

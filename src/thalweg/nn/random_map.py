@@ -1,6 +1,7 @@
 """Fixed random linear maps of d numbers to D, as modules whose constants are drawn from a seed.
 
-Constants are buffers that are not saved: a seed is enough to have them again.
+Constants are no buffers: a seed is enough to have them again, so nothing saves them, and DDP does
+not send them around at every step. They move with the module and keep their dtype.
 
 Source: Li, Farkhoor, Liu, Yosinski 2018, arXiv 1804.08838 (entry intrinsic-dimension).
 """
@@ -8,6 +9,7 @@ Source: Li, Farkhoor, Liu, Yosinski 2018, arXiv 1804.08838 (entry intrinsic-dime
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -71,6 +73,7 @@ class RandomMap(nn.Module):
                 f"above max_bytes={max_bytes:,}: use projection='fastfood', which keeps no matrix"
             )
         self.projection, self.D, self.d, self.seed = projection, D, d, seed
+        self.constants: dict[str, Tensor] = {}
 
     def draw(self, dtype: torch.dtype, device: torch.device | str) -> None:
         """Draws the constants anew from the seed.
@@ -93,20 +96,27 @@ class RandomMap(nn.Module):
                 self.D, self.d, self.seed, orthonormal=orthonormal, dtype=dtype
             )
             constants = {"matrix": matrix}
-        for name, value in constants.items():
-            value = value.to(device, dtype if value.is_floating_point() else None)
-            self.register_buffer(name, value, persistent=False)
+        self.constants = {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in constants.items()
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """P x: (d,) to (D,)."""
-        constant = self.get_buffer
+        known = self.constants
         if self.projection == "fastfood":
-            names = ("signs", "index", "gains")
-            return reduced_fastfood(x, self.D, *map(constant, names))
+            return reduced_fastfood(x, self.D, known["signs"], known["index"], known["gains"])
         if self.projection == "sparse":
-            spread = constant("values") * x.index_select(0, constant("columns"))
-            return x.new_zeros(self.D).index_add(0, constant("rows"), spread)
-        return constant("matrix") @ x
+            spread = known["values"] * x.index_select(0, known["columns"])
+            return x.new_zeros(self.D).index_add(0, known["rows"], spread)
+        return known["matrix"] @ x
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RandomMap:
+        """Follows to another device; whoever needs another dtype draws again."""
+        super()._apply(fn, recurse)
+        for name, value in self.constants.items():
+            self.constants[name] = value.to(fn(value[:0]).device)
+        return self
 
     def extra_repr(self) -> str:
         """Shown by ``repr``."""
