@@ -461,6 +461,18 @@ def fastfood() -> list[list[str]]:
     return rows
 
 
+def minilm() -> list[list[str]]:
+    """A real language model in subspaces of its last layer."""
+    result = _load("minilm")
+    found = result["accuracy"]
+    rows = [["test accuracy", *(f"d = {d:,}" for d in result["dims"]), "full", "head alone"]]
+    for name, head in (("pretrained", found["MiniLM, head alone"]), ("random last layer", None)):
+        scores, full = found[f"MiniLM, {name}"], found[f"MiniLM, {name}, full"]
+        last = f"{head[0]:.3f}" if head else ""
+        rows.append([name, *(f"{s:.3f}" for s in scores), f"{full[0]:.3f}", last])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -490,6 +502,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
     "fastfood": fastfood,
+    "minilm": minilm,
     "hypernetwork": hypernetwork,
     "treatments": treatments,
 }
