@@ -495,6 +495,29 @@ def treatments() -> list[list[str]]:
     return rows
 
 
+def fastfood() -> list[list[str]]:
+    """The fastfood map forward and backward, beside the public code."""
+    sizes = _load("fastfood")["sizes"]
+    head = [f"D = {r['D']:,}, d = {r['d']:,}" for r in sizes]
+    rows = [["ms forward and backward, ÷ thalweg", *head]]
+    for method in sizes[0]["methods"]:
+        found = [r["methods"][method] for r in sizes]
+        rows.append([method, *(f"{1e3 * r['step_s']:.3g}, {_ratio(r)}" for r in found)])
+    return rows
+
+
+def minilm() -> list[list[str]]:
+    """A real language model in subspaces of its last layer."""
+    result = _load("minilm")
+    found = result["accuracy"]
+    rows = [["test accuracy", *(f"d = {d:,}" for d in result["dims"]), "full", "head alone"]]
+    for name, head in (("pretrained", found["MiniLM, head alone"]), ("random last layer", None)):
+        scores, full = found[f"MiniLM, {name}"], found[f"MiniLM, {name}, full"]
+        last = f"{head[0]:.3f}" if head else ""
+        rows.append([name, *(f"{s:.3f}" for s in scores), f"{full[0]:.3f}", last])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -523,6 +546,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "unit_replacement": unit_replacement,
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
+    "fastfood": fastfood,
+    "minilm": minilm,
     "hypernetwork": hypernetwork,
     "grokalign": grokalign,
     "grokking_on_digits": grokking_on_digits,

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from thalweg.numerics import fastfood, fwht
+from thalweg.numerics import (
+    fastfood,
+    fastfood_factors,
+    fwht,
+    reduced_factors,
+    reduced_fastfood,
+)
 
 CI = settings(max_examples=25, deadline=None, derandomize=True)
 VECTORS = Path(__file__).parents[1] / "vectors" / "intrinsic-dimension.npz"
@@ -86,3 +92,27 @@ def test_errors():
         fwht(torch.ones(6))
     with pytest.raises(ValueError, match="floating"):
         fwht(torch.ones(4, dtype=torch.int64))
+
+
+@CI
+@given(seed=st.integers(0, 10**6), d=st.integers(1, 40), D=st.integers(1, 40))
+def test_reduced_factors_give_the_three_step_map(seed, d, D):
+    factors = fastfood_factors(max(d, D), seed, dtype=torch.float64)
+    B, Pi, G, _ = factors
+    H = torch.from_numpy(hadamard(len(G))).double()
+    x = torch.randn(d, generator=torch.Generator().manual_seed(seed)).double()
+    padded = torch.zeros(len(G)).double()
+    padded[:d] = x
+    slow = (H @ (G * (H @ (B * padded))[Pi]))[:D] / (D * G.square().sum()).sqrt()
+    torch.testing.assert_close(reduced_fastfood(x, D, *reduced_factors(factors, d, D)), slow)
+
+
+def test_half_precision_is_computed_in_single():
+    x = torch.randn(5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = fastfood(x.float(), 9, seed=0).bfloat16()
+    assert torch.equal(fastfood(x, 9, seed=0), expected)
+
+
+def test_factors_that_are_too_short():
+    with pytest.raises(ValueError, match="length 8 do not reach d=2, D=9"):
+        reduced_factors(fastfood_factors(8, 0), 2, 9)

@@ -23,7 +23,9 @@ from thalweg.nn.mup import set_base_shapes as set_base_shapes
 from thalweg.nn.p4 import GroupPool, P4Conv2d, P4LiftConv2d
 from thalweg.nn.quant_linear import QuantLinear as QuantLinear
 from thalweg.nn.quant_linear import quantize_model as quantize_model
+from thalweg.nn.random_map import RandomMap as RandomMap
 from thalweg.nn.ska_network import SKANetwork as SKANetwork
+from thalweg.nn.subspace_module import SubspaceModule as SubspaceModule
 
 __all__ = [
     "BaseShape",
@@ -39,7 +41,9 @@ __all__ = [
     "P4Conv2d",
     "P4LiftConv2d",
     "QuantLinear",
+    "RandomMap",
     "SKANetwork",
+    "SubspaceModule",
     "alibi_slopes",
     "at_width",
     "base_shape_of",

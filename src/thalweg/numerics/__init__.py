@@ -19,6 +19,8 @@ from thalweg.numerics.exponent import fit_exponent as fit_exponent
 from thalweg.numerics.fastfood import fastfood as fastfood
 from thalweg.numerics.fastfood import fastfood_factors as fastfood_factors
 from thalweg.numerics.fastfood import fwht as fwht
+from thalweg.numerics.fastfood import reduced_factors as reduced_factors
+from thalweg.numerics.fastfood import reduced_fastfood as reduced_fastfood
 from thalweg.numerics.frequent_directions import FrequentDirections as FrequentDirections
 from thalweg.numerics.gradient_flow import gradient_flow as gradient_flow
 from thalweg.numerics.group import Group as Group
@@ -39,6 +41,8 @@ from thalweg.numerics.norms import Norms as Norms
 from thalweg.numerics.norms import norms as norms
 from thalweg.numerics.operators import LinearOperator as LinearOperator
 from thalweg.numerics.operators import as_operator as as_operator
+from thalweg.numerics.projections import dense_projection as dense_projection
+from thalweg.numerics.projections import sparse_projection as sparse_projection
 from thalweg.numerics.sketches import SRHT as SRHT
 from thalweg.numerics.sketches import CountSketch as CountSketch
 from thalweg.numerics.svd import SVD as SVD
@@ -69,6 +73,7 @@ __all__ = [
     "commutant",
     "conjugate_gradient",
     "curve_from_gram",
+    "dense_projection",
     "eigsh",
     "entk_gram",
     "fastfood",
@@ -88,9 +93,12 @@ __all__ = [
     "norms",
     "predict_learning_curve",
     "randomized_svd",
+    "reduced_factors",
+    "reduced_fastfood",
     "require_orthogonal",
     "reynolds",
     "sample_gaussian_field",
+    "sparse_projection",
     "spectral_density",
     "trace",
     "untouched",

@@ -12,7 +12,14 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["Factors", "fastfood", "fastfood_factors", "fwht"]
+__all__ = [
+    "Factors",
+    "fastfood",
+    "fastfood_factors",
+    "fwht",
+    "reduced_factors",
+    "reduced_fastfood",
+]
 
 Factors = tuple[Tensor, Tensor, Tensor, Tensor | float | None]
 """(B, Pi, G, S): signs (Λ,), permutation (Λ,), Gaussians (Λ,), and the scale of the output."""
@@ -54,11 +61,14 @@ def fwht(x: Tensor, dim: int = -1, normalize: bool = False) -> Tensor:
     shape = work.shape
     low = x.dtype in (torch.float16, torch.bfloat16)
     work = work.float() if low else work
-    done = 1
+    done = min(1 << BLOCK, n)
+    # The first levels act within rows of 32: one product, not many with a single column each.
+    H = _hadamard(done, work)
+    work = work.reshape(-1, done) @ H
     while done < n:
         size = min(1 << BLOCK, n // done)
         work = work.reshape(-1, size, done)
-        work = torch.matmul(_hadamard(size, work), work)
+        work = torch.matmul(H if len(H) == size else _hadamard(size, work), work)
         done *= size
     work = work.reshape(shape)
     work = work * n**-0.5 if normalize else work
@@ -85,7 +95,7 @@ def fastfood_factors(
     """
     if D < 1:
         raise ValueError(f"fastfood: D must be positive, got {D}")
-    padded = 1 << (D - 1).bit_length()
+    padded = _power(D)
     generator = torch.Generator().manual_seed(seed)
     B = torch.randint(2, (padded,), generator=generator).to(dtype) * 2 - 1
     Pi = torch.randperm(padded, generator=generator)
@@ -120,7 +130,8 @@ def fastfood(
         ValueError: if d > D, the factors do not fit, or not exactly one of seed and factors is
             given.
 
-    Cost: 2 Λ log₂ Λ additions, 3 Λ numbers.
+    Cost: one transform of length Λ and one of length d, each in products with 32 × 32 matrices; 3 Λ
+        numbers.
 
     Example:
         >>> import torch
@@ -134,22 +145,79 @@ def fastfood(
     d = x.shape[-1]
     if not 1 <= d <= D:
         raise ValueError(f"fastfood: need 1 <= d <= D, got d={d}, D={D}")
+    work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     if factors is None:
         assert seed is not None
-        factors = fastfood_factors(D, seed, dtype=x.dtype, device=x.device)
-    B, Pi, G = factors[0].to(x), factors[1].to(x.device), factors[2].to(x)
-    S = factors[3] if len(factors) == 4 else None
-    padded = 1 << (D - 1).bit_length()
-    if not B.shape == Pi.shape == G.shape == (padded,):
+        factors = fastfood_factors(D, seed, dtype=work.dtype, device=x.device)
+    padded = _power(D)
+    if not factors[0].shape == factors[1].shape == factors[2].shape == (padded,):
         raise ValueError(
-            f"fastfood: the factors for D={D} have length {padded}; got {tuple(B.shape)}, "
-            f"{tuple(Pi.shape)}, {tuple(G.shape)}"
+            f"fastfood: the factors for D={D} have length {padded}; got "
+            f"{', '.join(str(tuple(f.shape)) for f in factors[:3])}"
         )
+    S = factors[3] if len(factors) == 4 else None
     if S is None:
-        S = torch.rsqrt(D * G.square().sum())
-    z = fwht(torch.nn.functional.pad(x, (0, padded - d)) * B)
-    y = fwht(z[..., Pi] * G)[..., :D]
-    return y * (S.to(x) if isinstance(S, Tensor) else S)
+        return reduced_fastfood(work, D, *reduced_factors(factors, d, D)).to(x.dtype)
+    y = reduced_fastfood(work, D, *reduced_factors((*factors[:3], 1.0), d, D))
+    return (y * (S.to(y) if isinstance(S, Tensor) else S)).to(x.dtype)
+
+
+def reduced_factors(
+    factors: Factors | tuple[Tensor, Tensor, Tensor], d: int, D: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is needed of the factors for inputs of one length: made once, used at every step.
+
+    H x of an x that is zero from n on repeats with period n. So the first transform has the length
+    n = d rounded up to a power of two, and the permutation gathers from n numbers.
+
+    Args:
+        factors: (B, Pi, G) or (B, Pi, G, S) of length Λ ≥ max(d, D), S a number or None.
+        d: input dimension.
+        D: output dimension.
+
+    Returns:
+        (B[:d], Pi mod n, G S): signs (d,), indices (Λ,) int32 and gains (Λ,).
+
+    Raises:
+        ValueError: if d or D is beyond Λ.
+
+    Example:
+        >>> [tuple(f.shape) for f in reduced_factors(fastfood_factors(5, seed=0), 2, 5)]
+        [(2,), (8,), (8,)]
+    """
+    B, Pi, G = factors[:3]
+    if not 1 <= max(d, D) <= len(G):
+        raise ValueError(f"factors of length {len(G)} do not reach d={d}, D={D}")
+    S = factors[3] if len(factors) == 4 and factors[3] is not None else None
+    gains = G * torch.rsqrt(D * G.square().sum()) if S is None else G * S
+    return B[:d], (Pi & (_power(d) - 1)).int(), gains
+
+
+def reduced_fastfood(x: Tensor, D: int, signs: Tensor, index: Tensor, gains: Tensor) -> Tensor:
+    """``fastfood`` with ``reduced_factors``: (..., d) to (..., D), unchecked.
+
+    Args:
+        x: float32 or float64.
+        D: output dimension.
+        signs: (d,).
+        index: (Λ,).
+        gains: (Λ,).
+
+    Example:
+        >>> import torch
+        >>> x, factors = torch.ones(2), fastfood_factors(5, seed=0)
+        >>> y = reduced_fastfood(x, 5, *reduced_factors(factors, 2, 5))
+        >>> torch.equal(y, fastfood(x, 5, seed=0))
+        True
+    """
+    d = x.shape[-1]
+    short = fwht(torch.nn.functional.pad(x * signs.to(x), (0, _power(d) - d)))
+    return fwht(short.index_select(-1, index.to(x.device)) * gains.to(x))[..., :D]
+
+
+def _power(n: int) -> int:
+    """The smallest power of two from n on."""
+    return 1 << (n - 1).bit_length()
 
 
 def _hadamard(n: int, like: Tensor) -> Tensor:

@@ -15,17 +15,25 @@ from thalweg.trajectory.commutator import (
 )
 from thalweg.trajectory.course import Course
 from thalweg.trajectory.delta_store import DeltaStore, MissingTensor
+from thalweg.trajectory.dimension_sweep import IntrinsicDimensionResult
 from thalweg.trajectory.execution_basis import SubspaceBasis, execution_basis
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
 from thalweg.trajectory.extrapolation_callback import Extrapolated, ExtrapolationCallback
+from thalweg.trajectory.finetuning_dimension import (
+    Bound,
+    compression_bound,
+    intrinsic_dimension_of_finetuning,
+)
 from thalweg.trajectory.foresight import Foresight, foresight, foresight_of
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
+from thalweg.trajectory.intrinsic_dimension import description_length, measure_intrinsic_dimension
 from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
 
 __all__ = [
     "Alignment",
+    "Bound",
     "Checkpoint",
     "CommutatorResult",
     "Course",
@@ -34,6 +42,7 @@ __all__ = [
     "ExtrapolationCallback",
     "Foresight",
     "InnerProducts",
+    "IntrinsicDimensionResult",
     "MissingTensor",
     "Outlook",
     "PCAResult",
@@ -43,12 +52,16 @@ __all__ = [
     "WalkNull",
     "commutator",
     "commutator_alignment",
+    "compression_bound",
+    "description_length",
     "execution_basis",
     "find_checkpoints",
     "fit_rank1",
     "foresight",
     "foresight_of",
     "inner_products",
+    "intrinsic_dimension_of_finetuning",
+    "measure_intrinsic_dimension",
     "open_checkpoint",
     "outlook",
     "random_walk_null",
