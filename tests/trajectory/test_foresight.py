@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from thalweg.trajectory import Foresight, fit_rank1, foresight
+from thalweg.trajectory import Foresight, fit_rank1, foresight, foresight_of
 
 
 def model(rows, **options):
@@ -36,6 +36,22 @@ def test_errors_are_those_of_the_vectors():
         float(torch.cosine_similarity(early, truth, dim=0)), abs=1e-6
     )
     assert report.norm_ratio == pytest.approx(float(early.norm() / truth.norm()))
+
+
+def test_inner_products_alone_do():
+    path = torch.randn(12, 40, generator=torch.Generator().manual_seed(0)).cumsum(0).double()
+    whole = foresight(model(path), 20)
+    assert foresight_of({"w": path @ path.T}, range(1, 13), 20).error == pytest.approx(whole.error)
+
+
+def test_a_path_that_bends_more_and_more_is_expected_to_go_on():
+    t = torch.arange(1.0, 33.0)[:, None]
+    bent = torch.cat([t, (t / 20) ** 4], 1)
+    report = foresight(model(bent), 100)
+    assert report.bend > 1.5 and report.expected > 0.9 > report.error
+    assert not report.go and "the path bends" in report.why
+    straight = foresight(model(torch.cat([t, t]).view(2, 32).T), 100)
+    assert straight.go and straight.expected < 1e-5
 
 
 def test_noise_is_not():
