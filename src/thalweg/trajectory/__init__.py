@@ -1,5 +1,6 @@
 """Trajectories: the low-dimensional path of the weights, where it drifts, and where it will go."""
 
+from thalweg.trajectory.basis_drift import DriftCurve, basis_drift
 from thalweg.trajectory.checkpoint import (
     Checkpoint,
     TensorInfo,
@@ -19,28 +20,38 @@ from thalweg.trajectory.execution_basis import SubspaceBasis, execution_basis
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
 from thalweg.trajectory.extrapolation_callback import Extrapolated, ExtrapolationCallback
 from thalweg.trajectory.foresight import Foresight, foresight, foresight_of
+from thalweg.trajectory.gradient_bank import GradientBank, task_gradients
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
 from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
+from thalweg.trajectory.prefix_basis import PrefixBasis, prefix_basis
+from thalweg.trajectory.random_search import SearchResult, random_search, random_search_gain
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
+from thalweg.trajectory.subspace_capture import Capture, subspace_capture
 
 __all__ = [
     "Alignment",
+    "Capture",
     "Checkpoint",
     "CommutatorResult",
     "Course",
     "DeltaStore",
+    "DriftCurve",
     "Extrapolated",
     "ExtrapolationCallback",
     "Foresight",
+    "GradientBank",
     "InnerProducts",
     "MissingTensor",
     "Outlook",
     "PCAResult",
+    "PrefixBasis",
+    "SearchResult",
     "SubspaceBasis",
     "TensorInfo",
     "TrajectoryModel",
     "WalkNull",
+    "basis_drift",
     "commutator",
     "commutator_alignment",
     "execution_basis",
@@ -51,8 +62,13 @@ __all__ = [
     "inner_products",
     "open_checkpoint",
     "outlook",
+    "prefix_basis",
+    "random_search",
+    "random_search_gain",
     "random_walk_null",
     "reconstruct",
+    "subspace_capture",
+    "task_gradients",
     "trajectory_pca",
     "write_checkpoint",
 ]
