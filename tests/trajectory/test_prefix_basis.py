@@ -51,10 +51,10 @@ def test_vectors():
         strict=True,
     ):
         found = prefix_basis(path.diff(dim=0), k)
-        # The Gram matrix squares the condition of the Krylov vectors: about 1e-16 · 1e6.
-        assert found.captured == pytest.approx(whole, abs=1e-8)
-        assert found.residual == pytest.approx(rest, abs=1e-8)
-        assert float(subspace_capture(path[-1] - path[0], found)) == pytest.approx(whole, abs=1e-8)
+        # Five Krylov vectors have a Gram matrix of condition 4e8, and round-off is 2e-16 of it.
+        assert found.captured == pytest.approx(whole, abs=1e-7)
+        assert found.residual == pytest.approx(rest, abs=1e-7)
+        assert float(subspace_capture(path[-1] - path[0], found)) == pytest.approx(whole, abs=1e-7)
 
 
 def test_one_step_of_descent_is_the_static_basis():
