@@ -59,8 +59,12 @@ class GradientBank:
         return float(self._explained()[: self._within(r, "r")].sum())
 
     def energy_null(self, r: int) -> float:
-        """The same of isotropic gradients, r/N in P ≫ N dimensions."""
-        return self._within(r, "r") / self.size
+        """The same of isotropic gradients: r/N in P ≫ N dimensions, r/P in P ≪ N.
+
+        Between the two the first directions hold more, up to (1 + √(N/P))² times: 1.27 times at
+        N = 32 and P = 2048.
+        """
+        return min(self._within(r, "r") / min(self.size, self.dim), 1.0)
 
     def effective_rank(self, q: float = 0.9) -> int:
         """The least r with E_r ≥ q.
