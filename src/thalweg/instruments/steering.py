@@ -188,12 +188,13 @@ def steer(
 
 
 def _layer(model: nn.Module, layer: str | nn.Module, said_by: str) -> nn.Module:
-    named = dict(model.named_modules())
     if isinstance(layer, str):
-        if layer not in named:
-            raise ValueError(f"{said_by}: {unknown_name('layer', layer, list(named))}")
-        return named[layer]
-    if not any(layer is module for module in named.values()):
+        try:
+            return model.get_submodule(layer)
+        except AttributeError:
+            known = [name for name, _ in model.named_modules()]
+            raise ValueError(f"{said_by}: {unknown_name('layer', layer, known)}") from None
+    if not any(layer is module for module in model.modules()):
         raise ValueError(f"{said_by}: the layer is not a part of the model")
     return layer
 
