@@ -97,7 +97,7 @@ class GradientBank:
         V = torch.empty(self.dim, m, dtype=torch.float64, device=self.rows.device)
         for start in range(0, self.dim, 1 << 17):  # float64 copies of a stretch, not of all
             block = self.rows[:, start : start + (1 << 17)]
-            V[start : start + (1 << 17)] = block.double().T @ lift
+            V[start : start + (1 << 17)] = block.double().T @ lift.to(block.device)
         return V
 
     def noise_ceiling(self, m: int) -> float:

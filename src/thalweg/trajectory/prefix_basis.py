@@ -70,7 +70,7 @@ class PrefixBasis:
         if isinstance(self._source, Tensor):
             for start in range(0, self.dim, BLOCK):
                 changes = self._source[:m, start : start + BLOCK].double().cumsum(0)
-                yield start, changes.T @ self.mix
+                yield start, changes.T @ self.mix.to(changes.device)
             return
         for _, _, block in self._source.blocks(self._names, rows=range(m)):
             yield start, block.T @ self.mix
@@ -143,7 +143,7 @@ def prefix_basis(source: Any, m: int, *, names: Sequence[str] | None = None) -> 
         if not isinstance(source, DeltaStore) and not is_run:
             source = DeltaStore(source)
         found = inner_products(source, names=names)
-    G, total = found.gram, len(found.steps)
+    G, total = found.gram.cpu(), len(found.steps)
     if not 1 <= m <= total:
         raise ValueError(f"prefix_basis: need 1 <= m <= {total} updates, got {m}")
     if is_run and found.known_from == "weights":
