@@ -373,6 +373,22 @@ def mup_steps() -> list[list[str]]:
     return rows
 
 
+def steering() -> list[list[str]]:
+    """A steering vector and a steered pass beside steering-vectors."""
+    found = _load("steering")
+    rows = [["", "alone, ms", "thalweg ÷ alone", "steering-vectors ÷ alone"]]
+    for label, key, alone in (
+        ("vector of 64 pairs", "vector", "two passes alone"),
+        ("steered pass of one sequence", "steered pass", "a pass alone"),
+    ):
+        cells = []
+        for name in ("thalweg", "steering-vectors"):
+            low, high = found[key][name]["ratio_quartiles"]
+            cells.append(f"{found[key][name]['ratio']:.2f} [{low:.2f}, {high:.2f}]")
+        rows.append([label, f"{1e3 * found[key][alone]['wall_s']:.3g}", *cells])
+    return rows
+
+
 def adamo() -> list[list[str]]:
     """A step of AdamO beside AdamW and its Gram products."""
     sizes = _load("adamo")["steps"]
@@ -524,6 +540,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "read": read,
     "curvature": curvature,
     "crashes": crashes,
+    "steering": steering,
     "traces": traces,
     "kernels": kernels,
     "width": width,

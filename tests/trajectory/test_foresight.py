@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from thalweg.trajectory import Foresight, fit_rank1, foresight, foresight_of
+from thalweg.trajectory import Foresight, fit_rank1, foresight, foresight_of, inner_products
 
 
 def model(rows, **options):
@@ -93,3 +93,11 @@ def test_bad_input():
         foresight(model(path), 5)
     with pytest.raises(ValueError, match="at least 4 checkpoints"):
         foresight(model(path[:3]), 9)
+
+
+def test_inner_products_alone_are_enough():
+    path = torch.randn(12, 40, generator=torch.Generator().manual_seed(0)).cumsum(0).double()
+    found = inner_products(path)
+    alone, by_model = foresight_of({"w": found.gram}, found.steps, 30), foresight(model(path), 30)
+    assert alone.error == pytest.approx(by_model.error) and alone.go == by_model.go
+    assert alone.explained == pytest.approx(by_model.explained)

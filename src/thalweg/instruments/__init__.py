@@ -65,6 +65,9 @@ from thalweg.instruments.stability_threshold import StabilityThreshold as Stabil
 from thalweg.instruments.stability_threshold import stability_threshold as stability_threshold
 from thalweg.instruments.statistics import LayerStatistics as LayerStatistics
 from thalweg.instruments.statistics import layer_statistics as layer_statistics
+from thalweg.instruments.steering import caa_vector as caa_vector
+from thalweg.instruments.steering import gradient_step_shift as gradient_step_shift
+from thalweg.instruments.steering import steer as steer
 from thalweg.instruments.weights import distance_from_init as distance_from_init
 from thalweg.instruments.weights import update_norm as update_norm
 from thalweg.instruments.weights import update_ratio as update_ratio
@@ -106,6 +109,7 @@ __all__ = [
     "alignment",
     "attention_entropy",
     "bernoulli_entropy_change",
+    "caa_vector",
     "centroid_alignment",
     "centroids",
     "check_accumulation",
@@ -119,6 +123,7 @@ __all__ = [
     "frobenius_rank",
     "grad_noise_scale",
     "grad_norm",
+    "gradient_step_shift",
     "hessian_density",
     "hessian_trace",
     "instrument",
@@ -140,6 +145,7 @@ __all__ = [
     "ska_lagrangian",
     "stability_threshold",
     "stable_rank",
+    "steer",
     "truncated_attention",
     "update_norm",
     "update_ratio",

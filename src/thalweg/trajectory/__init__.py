@@ -1,5 +1,6 @@
 """Trajectories: the low-dimensional path of the weights, where it drifts, and where it will go."""
 
+from thalweg.trajectory.basis_drift import DriftCurve, basis_drift
 from thalweg.trajectory.checkpoint import (
     Checkpoint,
     TensorInfo,
@@ -25,31 +26,41 @@ from thalweg.trajectory.finetuning_dimension import (
     intrinsic_dimension_of_finetuning,
 )
 from thalweg.trajectory.foresight import Foresight, foresight, foresight_of
+from thalweg.trajectory.gradient_bank import GradientBank, task_gradients
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
 from thalweg.trajectory.intrinsic_dimension import description_length, measure_intrinsic_dimension
 from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
+from thalweg.trajectory.prefix_basis import PrefixBasis, prefix_basis
+from thalweg.trajectory.random_search import SearchResult, random_search, random_search_gain
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
+from thalweg.trajectory.subspace_capture import Capture, subspace_capture
 
 __all__ = [
     "Alignment",
     "Bound",
+    "Capture",
     "Checkpoint",
     "CommutatorResult",
     "Course",
     "DeltaStore",
+    "DriftCurve",
     "Extrapolated",
     "ExtrapolationCallback",
     "Foresight",
+    "GradientBank",
     "InnerProducts",
     "IntrinsicDimensionResult",
     "MissingTensor",
     "Outlook",
     "PCAResult",
+    "PrefixBasis",
+    "SearchResult",
     "SubspaceBasis",
     "TensorInfo",
     "TrajectoryModel",
     "WalkNull",
+    "basis_drift",
     "commutator",
     "commutator_alignment",
     "compression_bound",
@@ -64,8 +75,13 @@ __all__ = [
     "measure_intrinsic_dimension",
     "open_checkpoint",
     "outlook",
+    "prefix_basis",
+    "random_search",
+    "random_search_gain",
     "random_walk_null",
     "reconstruct",
+    "subspace_capture",
+    "task_gradients",
     "trajectory_pca",
     "write_checkpoint",
 ]
