@@ -534,6 +534,41 @@ def minilm() -> list[list[str]]:
     return rows
 
 
+def trajectory() -> list[list[str]]:
+    """Gram matrices and a rank-1 fit of 40 checkpoints, beside reading the files, and RELEX."""
+    found = _load("trajectory")
+    rows = [
+        [
+            "weights",
+            "read once, s (cold; warm)",
+            "fit, s (cold; warm)",
+            "fit ÷ read, cold",
+            "MB for the fit",
+            "predict and write, s; MB",
+            "official, s; MB",
+            "largest difference",
+        ]
+    ]
+    for r in found["rows"]:
+        rows.append(
+            [
+                f"{r['weights'] / 1e6:g} M",
+                f"{r['read_cold_s']:.1f}; {r['read_warm_s']:.1f}",
+                f"{r['fit_cold_s']:.1f}; {r['fit_warm_s']:.1f}",
+                f"{r['fit_over_read_cold']:.2f}",
+                f"{r['fit_mb']:.0f}",
+                f"{r['predict_warm_s']:.1f}; {r['predict_mb']:.0f}",
+                f"{r['official_warm_s']:.1f}; {r['official_mb']:.0f}",
+                f"{r['largest_difference']:.0e}",
+            ]
+        )
+    far = found["projected"]
+    read, fit = far["read_cold_s"], far["fit_cold_s"]
+    line = [f"{far['weights'] / 1e6:g} M, by a line", f"{read:.0f}", f"{fit:.0f}"]
+    rows.append([*line, f"{fit / read:.2f}", f"{far['fit_mb']:.0f}", "", "", ""])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -564,6 +599,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "plasticity_treatments": plasticity_treatments,
     "elr": elr,
     "fastfood": fastfood,
+    "trajectory": trajectory,
     "minilm": minilm,
     "hypernetwork": hypernetwork,
     "grokalign": grokalign,
