@@ -20,6 +20,7 @@ from thalweg.trajectory.compare_checkpoints import (
     compare_checkpoints,
 )
 from thalweg.trajectory.course import Course
+from thalweg.trajectory.delta_report import DeltaReport, TensorDelta, delta_report
 from thalweg.trajectory.delta_store import DeltaStore, MissingTensor
 from thalweg.trajectory.execution_basis import SubspaceBasis, execution_basis
 from thalweg.trajectory.extrapolation import TrajectoryModel, fit_rank1, reconstruct
@@ -30,6 +31,7 @@ from thalweg.trajectory.matrix_spectrum import principal_angles, spectral_drift
 from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
 from thalweg.trajectory.random_walk import WalkNull, random_walk_null
+from thalweg.trajectory.subspace_lock import SubspaceLock
 from thalweg.trajectory.update_geometry import GeometrySettings, TensorGeometry
 from thalweg.trajectory.update_geometry_callback import UpdateGeometryCallback
 from thalweg.trajectory.update_masks import (
@@ -44,6 +46,7 @@ __all__ = [
     "Checkpoint",
     "CommutatorResult",
     "Course",
+    "DeltaReport",
     "DeltaStore",
     "Extrapolated",
     "ExtrapolationCallback",
@@ -55,6 +58,8 @@ __all__ = [
     "Outlook",
     "PCAResult",
     "SubspaceBasis",
+    "SubspaceLock",
+    "TensorDelta",
     "TensorGeometry",
     "TensorInfo",
     "TrajectoryModel",
@@ -66,6 +71,7 @@ __all__ = [
     "commutator",
     "commutator_alignment",
     "compare_checkpoints",
+    "delta_report",
     "execution_basis",
     "find_checkpoints",
     "fit_rank1",

@@ -113,7 +113,7 @@ class UpdateGeometryReport:
 
     def to_json(self) -> str:
         """The same as JSON, null for nan and infinity."""
-        return json.dumps(_without_nan(self.as_dict()), indent=2)
+        return json.dumps(without_nan(self.as_dict()), indent=2)
 
 
 def compare_checkpoints(
@@ -233,11 +233,12 @@ def _largest(values: Iterable[float]) -> float:
     return max((v for v in values if not math.isnan(v)), default=float("nan"))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain types with None for what JSON lacks; keys as strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {str(key): without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return value
