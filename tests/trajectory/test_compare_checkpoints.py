@@ -82,6 +82,15 @@ def test_files_of_shards_are_the_state_dict(tmp_path):
     assert told[-1] == (560, 560) and len(told) == 7
 
 
+def test_workers_change_nothing():
+    base = decoder()
+    before = torch.get_num_threads()
+    one, three = (compare_checkpoints(base, tuned(base), k=2, workers=w) for w in (1, 3))
+    assert one.tensors == three.tensors and torch.get_num_threads() == before
+    half = {n: t.bfloat16() if t.is_floating_point() else t for n, t in base.items()}
+    assert compare_checkpoints(base, half, k=2).dtypes == ("float32", "bfloat16")
+
+
 def test_the_noise_has_a_seed():
     base = decoder()
     one, two, other = (compare_checkpoints(base, tuned(base), k=2, seed=s) for s in (0, 0, 1))

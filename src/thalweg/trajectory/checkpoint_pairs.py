@@ -94,6 +94,18 @@ class CheckpointPair:
                 f"{list(before)[:2]} and {list(after)[:2]}"
             )
 
+    @property
+    def dtypes(self) -> tuple[str, str]:
+        """Precisions stored in either, of what is compared."""
+        found: list[str] = []
+        for checkpoint, names in (
+            (self._base, [a for _, a, _ in self._pairs]),
+            (self._tuned, [b for _, _, b in self._pairs]),
+        ):
+            kinds = {str(checkpoint.tensors[n].dtype).removeprefix("torch.") for n in names}
+            found.append(", ".join(sorted(kinds)))
+        return found[0], found[1]
+
     def __len__(self) -> int:
         return len(self._pairs)
 

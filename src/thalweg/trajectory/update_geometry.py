@@ -150,6 +150,20 @@ class TensorGeometry:
         return self.gap >= 2 * self.change_spectral_norm
 
     @property
+    def stable_rank(self) -> float:
+        """‖ΔW‖_F² / ‖ΔW‖₂²: in how many directions the change is."""
+        top = self.change_spectral_norm
+        return (self.change_norm / top) ** 2 if top else NAN
+
+    @property
+    def stable_rank_isotropic(self) -> float:
+        """That of a large isotropic change, mn / (√m + √n)²."""
+        if not self.k:
+            return NAN
+        m, n = self.shape[0], self.numel // self.shape[0]
+        return m * n / (m**0.5 + n**0.5) ** 2
+
+    @property
     def low_lift(self) -> float:
         """Overlap with the smallest weights over that of noise: 1 is no more than noise."""
         return self.low / self.low_control if self.low_control else NAN
