@@ -58,7 +58,17 @@ def mup(kind, lr, **settings):
     return Row(make, prepare=prepare)
 
 
+def masked(params, lr=0.05, weight_decay=0.0, **options):
+    """Every entry of every parameter is trained."""
+    inner = torch.optim.AdamW(params, lr, weight_decay=weight_decay, **options)
+    everything = [p for group in inner.param_groups for p in group["params"]]
+    return optim.MaskedOptimizer(
+        inner, {p: torch.ones_like(p, dtype=torch.bool) for p in everything}
+    )
+
+
 ROWS = {
+    "MaskedOptimizer": Row(masked),
     "MuSGD": mup(optim.MuSGD, 0.1, momentum=0.5),
     "MuAdam": mup(optim.MuAdam, 0.03),
     "MuAdamW": mup(optim.MuAdamW, 0.03, weight_decay=0.0),

@@ -19,6 +19,7 @@ from thalweg.cli.almanac import almanac
 from thalweg.cli.check import check
 from thalweg.cli.check_accumulation import check_accumulation
 from thalweg.cli.compare import compare
+from thalweg.cli.diff import diff
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
 from thalweg.cli.extrapolate import extrapolate
@@ -70,6 +71,7 @@ app.command(
 )
 app.command(doctor, help_epilogue="Example: thalweg doctor runs/digits")
 app.command(laws, help_epilogue="Example: thalweg laws model.py:build --group symmetric:4")
+app.command(diff, help_epilogue="Example: thalweg diff base/ tuned/ --plot change.svg")
 app.command(extrapolate, help_epilogue="Example: thalweg extrapolate runs/digits --to 5000")
 app.command(trajectory, help_epilogue="Example: thalweg trajectory runs/digits --plot path.svg")
 app.command(study)

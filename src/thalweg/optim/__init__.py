@@ -19,6 +19,7 @@ from thalweg.optim.grokfast import GrokfastEMA as GrokfastEMA
 from thalweg.optim.grokfast import GrokfastMA as GrokfastMA
 from thalweg.optim.implicit_diff import implicit_diff as implicit_diff
 from thalweg.optim.l2_init import L2Init
+from thalweg.optim.masked_optimizer import MaskedOptimizer
 from thalweg.optim.muon import Muon
 from thalweg.optim.muon_param_groups import muon_param_groups
 from thalweg.optim.mup import MuAdam as MuAdam
@@ -27,6 +28,7 @@ from thalweg.optim.mup import MuSGD as MuSGD
 from thalweg.optim.mup import mup_factor as mup_factor
 from thalweg.optim.mup import mup_param_groups as mup_param_groups
 from thalweg.optim.orthogonalize import orthogonalize, smoothed_nuclear
+from thalweg.optim.project_gradients import ProjectGradients
 from thalweg.optim.redo import ReDo
 from thalweg.optim.regularized_muon import RegularizedMuon
 from thalweg.optim.shrink_perturb import ShrinkPerturb
@@ -43,11 +45,13 @@ __all__ = [
     "GrokfastEMA",
     "GrokfastMA",
     "L2Init",
+    "MaskedOptimizer",
     "MuAdam",
     "MuAdamW",
     "MuSGD",
     "Muon",
     "NormState",
+    "ProjectGradients",
     "ReDo",
     "RegularizedMuon",
     "SKAHistory",

@@ -2,9 +2,11 @@
 
 A network that has learnt upright digits meets mirrored ones. It samples a class for an image and is
 told right or wrong, nothing else: one step of the setting in which language models are trained on
-answers that can be checked. Several studies start here.
+answers that can be checked. Noisy digits are another change of domain, and a teacher's grades or
+the right classes other things to learn from. Several studies start here.
 
-Source: the loss is GRPO, Shao et al. 2024, arXiv 2402.03300, of one token; the task is ours.
+Source: the loss is GRPO, Shao et al. 2024, arXiv 2402.03300, of one token; distillation on the
+student's own inputs as in arXiv 2606.07082; the task is ours.
 """
 
 from __future__ import annotations
@@ -16,8 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.data import Digits, digits
+from thalweg.losses import opd_loss
+from thalweg.optim import MaskedOptimizer
 
-__all__ = ["accuracy", "fine_tuned", "grpo_loss", "mirrored", "pretrained"]
+__all__ = [
+    "accuracy",
+    "bf16_stored",
+    "distillation_loss",
+    "fine_tuned",
+    "grpo_loss",
+    "mirrored",
+    "noisy",
+    "pretrained",
+    "sft_loss",
+    "taught",
+]
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -29,6 +44,19 @@ def mirrored(data: Digits) -> Digits:
         return x.view(-1, 8, 8).flip(2).reshape(-1, 64)
 
     return Digits(flip(data.x), data.y, flip(data.x_test), data.y_test)
+
+
+def noisy(data: Digits, seed: int, *, std: float = 0.5) -> Digits:
+    """The same images with Gaussian noise on every pixel, the same in every epoch.
+
+    Args:
+        data: pixels in [0, 1].
+        seed: of the noise.
+        std: its standard deviation.
+    """
+    g = torch.Generator().manual_seed(seed)
+    x, x_test = (x + std * torch.randn(x.shape, generator=g) for x in (data.x, data.x_test))
+    return Digits(x, data.y, x_test, data.y_test)
 
 
 def _unit_range(data: Digits) -> Digits:
@@ -59,12 +87,52 @@ def pretrained(
         nn.ReLU(),
         nn.Linear(hidden, 10),
     )
-    cross_entropy: Loss = lambda m, x, y: nn.functional.cross_entropy(m(x), y)  # noqa: E731
     *_, (_, trained) = fine_tuned(
-        model, cross_entropy, data, lr=lr, num_steps=num_steps, seed=seed, keep=[num_steps]
+        model, sft_loss, data, lr=lr, num_steps=num_steps, seed=seed, keep=[num_steps]
     ).items()
     model.load_state_dict(trained)
     return model, data
+
+
+def bf16_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as bfloat16 stores them, in float32: checkpoint, and start of a fine-tune."""
+    return {name: w.bfloat16().float() for name, w in state.items()}
+
+
+def sft_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy with the right classes: supervised fine-tuning."""
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def distillation_loss(model: nn.Module, x: Tensor, y: Tensor, *, teacher: nn.Module) -> Tensor:
+    """Reverse KL divergence from a teacher; the classes y are not looked at.
+
+    Args:
+        model: the student, (B, 64) → (B, 10) logits.
+        x: (B, 64).
+        y: (B,).
+        teacher: like the student.
+    """
+    with torch.no_grad():
+        grades = teacher(x)
+    return opd_loss(model(x), grades)
+
+
+def taught(model: nn.Module, data: Digits, *, seed: int, num_steps: int = 400) -> nn.Module:
+    """A teacher: a copy of the model trained on the data, supervised, with Adam at 1e-3.
+
+    Args:
+        model: the start; left alone.
+        data: of the new domain.
+        seed: of the batches.
+        num_steps: of training.
+    """
+    states = fine_tuned(
+        model, sft_loss, data, lr=1e-3, num_steps=num_steps, seed=seed + 1, keep=[num_steps]
+    )
+    teacher = copy.deepcopy(model)
+    teacher.load_state_dict(states[num_steps])
+    return teacher
 
 
 def grpo_loss(
@@ -101,6 +169,7 @@ def fine_tuned(
     seed: int,
     keep: range | list[int],
     batch: int = 64,
+    masks: dict[str, Tensor] | None = None,
 ) -> dict[int, dict[str, Tensor]]:
     """A copy of the model trained with Adam, β = (0.9, 0.98), and its weights at some steps.
 
@@ -113,12 +182,15 @@ def fine_tuned(
         seed: of the batches.
         keep: steps to keep.
         batch: images a step.
+        masks: name → entries that are trained; default: all.
 
     Returns:
         Step → state dict, copied.
     """
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr, betas=(0.9, 0.98))
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr, betas=(0.9, 0.98))
+    if masks is not None:
+        optimizer = MaskedOptimizer(optimizer, masks, model=model)
     wanted, kept = set(keep), dict[int, dict[str, Tensor]]()
     for step in range(1, num_steps + 1):
         rows = torch.randint(len(data.y), (batch,), generator=generator)
