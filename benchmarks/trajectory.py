@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the command line; default: that of the process.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--sizes", type=float, nargs="+", default=[5e6, 10e6, 20e6])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--official", type=Path, help="folder with svd_extrapolation.py")
@@ -178,7 +178,7 @@ def fit(folder: Path) -> tuple[float, float]:
     """Gram matrices and the rank-1 fit."""
     from thalweg.trajectory import fit_rank1
 
-    torch.ones(100, 100).double() @ torch.ones(100, 100).double()  # libraries are loaded
+    torch.mm(torch.ones(100, 100).double(), torch.eye(100).double())  # libraries are loaded
     before, begun = peak_mb(), time.perf_counter()
     fit_rank1(folder)
     return time.perf_counter() - begun, peak_mb() - before
@@ -220,7 +220,9 @@ def _official_functions(path: Path) -> dict[str, Any]:
     import ast
 
     tree = ast.parse(path.read_text())
-    kept = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in NEEDED]
+    kept: list[ast.stmt] = [
+        n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in NEEDED
+    ]
     space: dict[str, Any] = {"np": np, "Path": Path}
     exec(compile(ast.Module(kept, []), str(path), "exec"), space)
     return space
