@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -108,8 +108,10 @@ def agreement(ours: Path, theirs: Path) -> dict[str, float]:
     return {"drift_relative": drift, "share_equal": equal}
 
 
-def run(quick: bool, peers: Path | None, rounds: int) -> dict[str, object]:
-    """Every process in turn, ``rounds`` times; the medians."""
+def run(
+    quick: bool, peers: Path | None, rounds: int, done: Callable[[dict[str, object]], None]
+) -> dict[str, object]:
+    """Every process in turn, ``rounds`` times; the medians, told after each."""
     shape = (64, 128, 2, 500) if quick else (768, 2048, 12, 32_000)
     shapes = dict(decoder(*shape))
     with tempfile.TemporaryDirectory() as name:
@@ -118,33 +120,34 @@ def run(quick: bool, peers: Path | None, rounds: int) -> dict[str, object]:
         parameters = write(base, shapes, 0.0)
         write(tuned, shapes, 3e-5)
         own = [sys.executable, "-m", "thalweg", "diff", str(base), str(tuned), "--json"]
-        tasks: dict[str, tuple[list[str], int]] = {
-            "thalweg diff, 2 matrices at a time": (own, 2),
-            "thalweg diff, 1 at a time": (own, 1),
-            "thalweg diff --control none, 2 at a time": ([*own, "--control", "none"], 2),
-        }
+        tasks: dict[str, tuple[list[str], int]] = {"thalweg diff, 2 threads": (own, 2)}
         if peers is not None:
             files = ["--src_model", str(base), "--opd_model", str(tuned), "--device", "cpu"]
             script = [sys.executable, str(peers / PEER), *files, "--out_dir", str(folder / "peer")]
             tasks["OPD-Param-Analysis, 1 thread"] = (script, 1)
-        measured: dict[str, list[dict[str, float]]] = {task: [] for task in tasks}
+        tasks["thalweg diff, 1 thread"] = (own, 1)
+        tasks["thalweg diff --control none, 1 thread"] = ([*own, "--control", "none"], 1)
+        measured: dict[str, list[dict[str, float]]] = {}
+        result: dict[str, object] = {"parameters": parameters}
         for i in range(rounds):
             for task, (command, threads) in tasks.items():
-                if i and command[1] != "-m":
-                    continue  # the script takes many minutes; once will do
-                path = str(peers) if peers is not None and command[1] != "-m" else ""
+                is_peer = command[1] != "-m"
+                if i and is_peer:
+                    continue  # it takes many minutes; once will do
                 log = folder / f"{list(tasks).index(task)}.json"
-                measured[task].append(timed(command, threads, log, path))
-                print(task, measured[task][-1], flush=True)
-        rows = {
-            task: {key: sorted(m[key] for m in found)[len(found) // 2] for key in found[0]}
-            | {"rounds": len(found)}
-            for task, found in measured.items()
-        }
-        result: dict[str, object] = {"parameters": parameters, "tasks": rows}
-        if peers is not None:
-            result["agreement"] = agreement(folder / "1.json", folder / "peer")
+                found = timed(command, threads, log, str(peers) if is_peer else "")
+                measured.setdefault(task, []).append(found)
+                if is_peer:
+                    result["agreement"] = agreement(folder / "0.json", folder / "peer")
+                print(task, found, flush=True)
+                result["tasks"] = {name: _medians(rows) for name, rows in measured.items()}
+                done(result)
     return result
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    found = {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in rows[0]}
+    return found | {"rounds": len(rows)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -154,12 +157,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--peers", type=Path, help=f"folder with {PEER} and pandas")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(argv)
-    result = run(options.quick, options.peers, 1 if options.quick else options.rounds)
-    print(json.dumps(result, indent=2))
-    if not options.quick:
-        command = "python -m benchmarks.checkpoint_diff --peers DIR"
-        head = {"command": command, **facts("torch")}
-        RESULT.write_text(json.dumps({**head, **result}, indent=2) + "\n")
+    command = "python -m benchmarks.checkpoint_diff --peers DIR"
+    head = {"command": command, **facts("torch")}
+
+    def keep(result: dict[str, object]) -> None:
+        if not options.quick:
+            RESULT.write_text(json.dumps({**head, **result}, indent=2) + "\n")
+
+    rounds = 1 if options.quick else options.rounds
+    print(json.dumps(run(options.quick, options.peers, rounds, keep), indent=2))
 
 
 if __name__ == "__main__":

@@ -569,6 +569,22 @@ def trajectory() -> list[list[str]]:
     return rows
 
 
+def checkpoint_diff() -> list[list[str]]:
+    """Two checkpoints of 110 million parameters."""
+    result = _load("checkpoint_diff")
+    rows = [[f"{result['parameters']:,} parameters", "wall, s", "processor, s", "peak, MB", "load"]]
+    for name, r in result["tasks"].items():
+        peak = f"{r['peak_mb']:,.0f}"
+        rows.append([name, f"{r['wall_s']}", f"{r['cpu_s']}", peak, f"{r['load_before']}"])
+    if agreed := result.get("agreement"):
+        apart = f"{agreed['drift_relative']:.1e}", f"{agreed['share_equal']:.1e}"
+        rows.append(
+            ["drift of a matrix, largest relative difference of the two", apart[0], *3 * [""]]
+        )
+        rows.append(["share of equal weights, largest difference", apart[1], *3 * [""]])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "growth": growth,
@@ -606,6 +622,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "grokking_on_digits": grokking_on_digits,
     "bilevel": bilevel,
     "treatments": treatments,
+    "checkpoint_diff": checkpoint_diff,
 }
 
 

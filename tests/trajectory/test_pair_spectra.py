@@ -55,3 +55,13 @@ def test_randomised_has_no_drift():
     W = torch.randn(12, 10)
     s = PairSpectra(W, W + 1, 2, max_svd_dim=5)
     assert np.isnan(s.drift()) and s.change.values[0] > 0 and not s.change.exact
+
+
+def test_small_drifts_are_those_of_a_dense_decomposition():
+    """A drift of 1e-5, as fine-tunes have it; in float32 it would be some 1e-3 off."""
+    g = torch.Generator().manual_seed(0)
+    strong = torch.randn(200, 8, generator=g) @ torch.randn(8, 120, generator=g)
+    W0 = (0.02 * torch.randn(200, 120, generator=g) + 0.01 * strong).bfloat16()
+    W1 = (W0.float() + 3e-5 * torch.randn(200, 120, generator=g)).bfloat16()
+    before, after = (torch.linalg.svdvals(W.double()) for W in (W0, W1))
+    assert PairSpectra(W0, W1, 8).drift() == pytest.approx(float(before.dist(after)), rel=1e-9)

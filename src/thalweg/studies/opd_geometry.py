@@ -5,6 +5,7 @@ from the grades of a teacher that knows it, beside supervised training at ten ti
 rate and four times the steps, as the papers compare them. The change of its middle matrix on noisy
 digits is compared with noise; on mirrored digits, where there is enough to gain, training is
 repeated from the source with the coordinates that changed most, and with as many at random.
+A hidden unit that is silent on all images takes one from the rank of the change.
 
 Source: Yu, Liu, Hu, Ma, Jiang, Ye 2026, arXiv 2606.13657, and Shen et al. 2026, arXiv 2606.07082,
 smaller.

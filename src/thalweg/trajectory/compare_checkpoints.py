@@ -143,6 +143,10 @@ def compare_checkpoints(
 ) -> UpdateGeometryReport:
     """What a fine-tune changed, beside what noise would have changed.
 
+    The noise is added to the base as it is stored. A training that went on from finer float32
+    weights than those (between two checkpoints of one run, say) has changed entries that this
+    noise would not: then ``low_control`` is too high.
+
     Args:
         base: a state dict, a file, or a folder of Hugging Face with shards: see
             ``open_checkpoint``; both should be stored at one precision.
