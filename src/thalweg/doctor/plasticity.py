@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
+from thalweg.doctor.path_turned import turns
 from thalweg.doctor.readings import Series, by_part, finite, levels, training_loss, whole
 from thalweg.recorder.run import Run
 
@@ -41,6 +42,9 @@ def loss_of_plasticity(run: Run) -> list[Diagnosis]:
     worn = _dormant(run) + _collapsed(run)
     if not worn:
         return []
+    turned = turns(run)
+    if len(turned) == 1 and level.starts[best] <= turned[0].step <= level.starts[-1]:
+        return []  # one change in between made the loss worse; see path_turned
     return [
         Diagnosis(
             "loss_of_plasticity",
