@@ -1,6 +1,6 @@
 """Does the doctor find what is wrong, and only that? Injected faults and healthy trainings.
 
-Twenty-three faults are put into five small trainings on real data, three seeds each; three more
+Twenty-seven faults are put into five small trainings on real data, three seeds each; four more
 have a training of their own. Beside them stand healthy trainings with other optimizers, schedules
 and regularisers, and some at the edge of stability. Four of the faults show in conservation laws
 alone; those trainings, and some healthy ones, are recorded with the laws on. The rules were tuned
@@ -39,7 +39,7 @@ from benchmarks.small_trainings import (
     Setting,
     train,
 )
-from benchmarks.treated_trainings import adam, new_labels, sine_waves, xor
+from benchmarks.treated_trainings import adam, fine_tune, new_labels, sine_waves, xor
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
@@ -64,6 +64,10 @@ OWN: dict[str, tuple[Callable[[int, Path], float], str]] = {
     "own: hypernetwork without biases": (
         partial(sine_waves, changed=False),
         "proportional_output",
+    ),
+    "own: hard fine-tune on mirrored digits": (
+        partial(fine_tune, lr=1e-2, steps=400),
+        "principal_directions_moved",
     ),
 }
 # A training counts as healthy if it ends below this share of its first loss.

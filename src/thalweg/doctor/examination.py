@@ -25,6 +25,7 @@ from thalweg.doctor.nonfinite import nonfinite
 from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
 from thalweg.doctor.path_turned import path_turned
 from thalweg.doctor.plasticity import loss_of_plasticity
+from thalweg.doctor.principal_directions import principal_directions_moved
 from thalweg.doctor.proportional_output import proportional_output
 from thalweg.doctor.readings import ReadOnce
 from thalweg.doctor.resolution import below_resolution
@@ -55,6 +56,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (dead_units, ("dormant_fraction",)),
     (dominating_layer, ("distance_from_init", "weight_norm")),
     (starved_layer, ("distance_from_init", "weight_norm")),
+    (principal_directions_moved, ()),
     (overfitting, ("val_loss", "loss")),
     (delayed_generalisation, ("val_loss", "loss")),
     (proportional_output, ("user/proportionality_exponent",)),
