@@ -9,8 +9,9 @@ from torch import nn
 
 import thalweg
 from thalweg.data import digits
-from thalweg.doctor.path_turned import TURNED, Turn, new_length, path_turned, turns
+from thalweg.doctor.path_turned import path_turned
 from thalweg.doctor.plasticity import loss_of_plasticity
+from thalweg.doctor.turns import TURNED, Turn, new_length, turns
 from thalweg.recorder.snapshots import SketchWriter
 
 
@@ -111,10 +112,17 @@ def test_rules_that_explain_it_speak_alone(make_run):
 
 
 def test_one_turn_is_no_loss_of_plasticity(make_run):
-    worse = {("loss", ""): np.r_[np.linspace(2, 0.2, 100), np.linspace(1.2, 0.8, 100)]}
+    falling = np.linspace(2, 0.2, 100)
     worn = {("dormant_fraction", "1"): np.linspace(0.1, 0.9, 200)}
-    assert loss_of_plasticity(make_run(worse | worn)) != []
-    assert loss_of_plasticity(sketched(make_run(worse | worn), kinked())) == []
+    learns = worn | {("loss", ""): np.r_[falling, np.linspace(2.4, 0.6, 100)]}
+    stuck = worn | {("loss", ""): np.r_[falling, np.linspace(0.9, 0.62, 100)]}
+    raised = stuck | {("lr", ""): {1: 0.01, 101: 0.1}}
+    for series in (learns, stuck, raised):
+        assert loss_of_plasticity(make_run(series)) != []
+    rules = (path_turned, loss_of_plasticity)
+    for series, said in zip((learns, stuck, raised), (*rules, path_turned), strict=True):
+        run = sketched(make_run(series), kinked())
+        assert [rule for rule in rules if rule(run)] == [said]
 
 
 @pytest.mark.parametrize("seed", range(3))

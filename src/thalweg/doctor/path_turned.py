@@ -1,76 +1,39 @@
-"""The path of the weights turned: at one step it left the subspace in which it ran.
+"""The path of the weights turned: at one step it left the subspace in which it ran, and why.
 
-Healthy paths bend slowly: what a stretch of steps adds lies to a good part where the stretches
-before went, and late in a training, where noise moves the weights, it is no longer than they were.
-Another task, other data, a sudden learning rate break that. The statistic is a length: of the move
-of a window after a step, the part outside the span of the windows before it, over the longest move
-among these. A random walk in many dimensions gives 1, a line 0. A path that turns without becoming
-faster gives 1 at most and is not told from a walk.
-
-Source: paths of few dimensions, Xu 2026, arXiv 2602.10496; structure that holds for a while only,
-Piontkovskaia and Nikolenko 2026, arXiv 2606.10929. The statistic is ours. Axes: `T` points.
+The statistic is in ``turns``. Source: Piontkovskaia and Nikolenko 2026, arXiv 2606.10929; Xu 2026,
+arXiv 2602.10496.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import torch
-from torch import Tensor
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.gradient_spikes import gradient_spikes
 from thalweg.doctor.learning_rate import lr_too_high
 from thalweg.doctor.nonfinite import nonfinite
+from thalweg.doctor.plasticity import loss_of_plasticity
 from thalweg.doctor.readings import by_part, finite, training_loss
+from thalweg.doctor.turns import BEFORE, Turn, raised_rates, turns
 from thalweg.recorder.run import Run
-from thalweg.recorder.stored_weights import Sketches
 
-__all__ = ["Turn", "path_turned", "turns"]
+__all__ = ["path_turned"]
 
-# A window is this part of the training; coarser where gaps between sketches ask for it.
-WINDOWS = (20, 16, 12)
-BEFORE, AFTER = 4, 2
-# 119 healthy trainings of five architectures reach 1.13 at most, 24 with a change in the middle
-# pass 1.3 but for three; a random walk is at 1.
-TURNED = 1.25
-LEAST_POINTS = 24
-POINTS = 400  # of sketches are enough
-# A learning rate, or a loss, that is so many times what it was just before.
-RAISED, ROSE = 1.5, 1.5
+# A loss that is so many times what it was just before.
+ROSE = 1.5
 # Events that the recorder writes of itself.
 TECHNICAL = ("unsupported", "recorder error", "disk error", "black box", "black box off")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A step at which the path left the subspace in which it ran.
-
-    Attributes:
-        step: after which it did.
-        window: steps that are looked at behind it; four times as many before.
-        length: of the new part of the move, over the longest of the moves before; 1 for noise.
-        usual: the largest such number elsewhere in the run.
-        known: share of the move's square in the span of the moves before.
-    """
-
-    step: int
-    window: float
-    length: float
-    usual: float
-    known: float
 
 
 def path_turned(run: Run) -> list[Diagnosis]:
     """Finds the steps at which the weights set out in a new direction, and what changed there.
 
-    Says nothing where a learning rate that is too high, spikes or values that are not finite
-    explain the path.
+    Says nothing where a rule that is more exact explains the path: values that are not finite, a
+    learning rate that is too high, spikes, or a network that wears out.
     """
     found = turns(run)
-    if not found or nonfinite(run) or lr_too_high(run) or gradient_spikes(run):
+    others = (nonfinite, lr_too_high, gradient_spikes, loss_of_plasticity)
+    if not found or any(rule(run) for rule in others):
         return []
     worst = max(found, key=lambda turn: turn.length)
     causes = [*_learning_rate(run, worst), *_began_to_move(run, worst), *_events(run, worst)]
@@ -101,133 +64,17 @@ def path_turned(run: Run) -> list[Diagnosis]:
     ]
 
 
-def turns(run: Run) -> list[Turn]:
-    """The turns of a run's path, in order; none if its sketches are too few to tell."""
-    from thalweg.trajectory import inner_products
-
-    thinned = _Thinned(run)
-    try:
-        path = inner_products(thinned, sketched=True)
-    except ValueError:  # resumed, not finite, or nothing there
-        return []
-    if len(path.steps) < LEAST_POINTS:
-        return []
-    steps = np.array([path.base_step, *path.steps])
-    G = torch.nn.functional.pad(path.gram, (1, 0, 1, 0))
-    lengths = _new_lengths(steps, G)
-    return _peaks(lengths)
-
-
-class _Thinned:
-    """At most ``POINTS`` of a run's sketches, evenly spaced in time: T² inner products are many."""
-
-    def __init__(self, run: Run) -> None:
-        self.header, self._run = run.header, run
-
-    def weights(self) -> Any:
-        return self._run.weights()
-
-    def sketches(self) -> dict[str, Sketches]:
-        return {
-            part: Sketches(s.steps[at], s.values[at], s.dim, s.seed)
-            for part, s in self._run.sketches().items()
-            if len(at := _evenly(s.steps))
-        }
-
-
-def _evenly(steps: np.ndarray) -> np.ndarray:
-    if len(steps) <= POINTS:
-        return np.arange(len(steps))
-    wanted = np.linspace(steps[0], steps[-1], POINTS)
-    return np.unique(np.searchsorted(steps, wanted).clip(max=len(steps) - 1))
-
-
-def _new_lengths(steps: np.ndarray, G: Tensor) -> dict[int, tuple[float, float, float]]:
-    """Step to its window, the new length and the known share, at the finest windows that fit."""
-    found: dict[int, tuple[float, float, float]] = {}
-    first, last, gaps = steps[0], steps[-1], np.diff(steps)
-    for windows in reversed(WINDOWS):
-        h = (last - first) / windows
-        for step in steps[(steps >= first + BEFORE * h) & (steps <= last - AFTER * h)]:
-            near = (steps[1:] > step - BEFORE * h) & (steps[:-1] < step + AFTER * h)
-            if gaps[near].max() <= h:
-                found[int(step)] = (h, *new_length(steps, G, float(step), h))
-    return found
-
-
-def new_length(steps: np.ndarray, G: Tensor, step: float, window: float) -> tuple[float, float]:
-    """How far a window after a step goes outside where the four before it went.
-
-    Args:
-        steps: (T,) ascending.
-        G: (T, T) float64, inner products of the points; points between are on straight lines.
-        step: where to look.
-        window: in steps.
-
-    Returns:
-        The length of that part over the longest move before, and the share of the move's square
-        that is not in it. 1 and 0 for a random walk in many dimensions, 0 and 1 for a line.
-    """
-    halves = _points(steps, step + window / 2 * np.arange(-2 * BEFORE, 1))
-    before = halves.diff(dim=0)
-    moves = halves[::2].diff(dim=0)
-    after = _points(steps, np.array([step, step + window])).diff(dim=0)[0]
-    values, vectors = torch.linalg.eigh(before @ G @ before.T)
-    kept = values > 1e-4 * values[-1]  # smaller ones are the noise of the sketches
-    along = vectors[:, kept].T @ (before @ G @ after)
-    square = float(after @ G @ after)
-    longest = float((moves @ G @ moves.T).diagonal().max())
-    if not square > 0 or not longest > 0:
-        return 0.0, 1.0
-    known = min(float((along.square() / values[kept]).sum()) / square, 1.0)
-    return ((1 - known) * square / longest) ** 0.5, known
-
-
-def _points(steps: np.ndarray, times: np.ndarray) -> Tensor:
-    """Points of the path at any times as mixtures of those known, (n, T)."""
-    j = (np.searchsorted(steps, times, side="right") - 1).clip(0, len(steps) - 2)
-    share = torch.from_numpy((times - steps[j]) / (steps[j + 1] - steps[j]))
-    out = torch.zeros(len(times), len(steps), dtype=torch.float64)
-    rows = torch.arange(len(times))
-    out[rows, torch.from_numpy(j)] = 1 - share
-    out[rows, torch.from_numpy(j + 1)] = share
-    return out
-
-
-def _peaks(found: dict[int, tuple[float, float, float]]) -> list[Turn]:
-    """The largest numbers above the threshold, one in two windows."""
-    left, chosen = dict(found), list[tuple[int, tuple[float, float, float]]]()
-    while left:
-        step = max(left, key=lambda s: left[s][1])
-        window, length, _ = left[step]
-        if length < TURNED:
-            break
-        chosen.append((step, left[step]))
-        left = {s: row for s, row in left.items() if abs(s - step) > AFTER * window}
-    usual = max((length for _, length, _ in left.values()), default=0.0)
-    return [Turn(step, h, length, usual, known) for step, (h, length, known) in sorted(chosen)]
-
-
 Cause = tuple[str, Evidence]
 
 
 def _learning_rate(run: Run, turn: Turn) -> list[Cause]:
-    """Learning rates that rose where the path turned."""
-    found, begins = [], turn.step - turn.window / 2  # the step is known to half a window
-    for (name, part), series in run.all_series().items():
-        steps, rates = finite(series)
-        if name != "lr" or not len(rates):
-            continue
-        # A rate is written when it changes: one holds until the next.
-        first = max(np.searchsorted(steps, turn.step - BEFORE * turn.window, side="right") - 1, 0)
-        before = rates[first : np.searchsorted(steps, begins, side="right")]
-        after = rates[(steps > begins) & (steps <= turn.step + turn.window)]
-        if len(before) and len(after) and after.max() >= RAISED * before.max():
-            of = f" of {part!r}" if part else ""
-            text = f"the learning rate{of} rose from {before.max():.3g} to {after.max():.3g}"
-            value = float(after.max() / before.max()) if before.max() > 0 else None
-            found.append(("lr", Evidence(text, (turn.step,), value, None, ("lr", part))))
-    return found[:1]
+    """The first learning rate that rose where the path turned."""
+    for part, (before, after) in raised_rates(run, turn).items():
+        of = f" of {part!r}" if part else ""
+        text = f"the learning rate{of} rose from {before:.3g} to {after:.3g}"
+        value = after / before if before > 0 else None
+        return [("lr", Evidence(text, (turn.step,), value, None, ("lr", part)))]
+    return []
 
 
 def _began_to_move(run: Run, turn: Turn) -> list[Cause]:
