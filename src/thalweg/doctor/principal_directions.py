@@ -121,7 +121,7 @@ def _pairs(run: Run, first: Path, last: Path) -> Iterator[tuple[str, Tensor, Ten
         and name in before.tensors
         and before.tensors[name] == after.tensors.get(name)
         and len(shape := before.tensors[name].shape) <= 4
-        and LEAST_SIDE <= min(shape[0], prod(shape[1:])) <= MOST_SIDE
+        and LEAST_SIDE <= min(prod(shape[:1]), prod(shape[1:])) <= MOST_SIDE
     ]
     for i in sorted({round(i) for i in np.linspace(0, len(fit) - 1, MOST_MATRICES)} if fit else ()):
         info = before.tensors[fit[i]]
