@@ -31,7 +31,7 @@ from benchmarks.small_models import (
 from thalweg.data import corrupt_labels
 from thalweg.optim import AccumulationContext
 
-__all__ = ["ARCHITECTURES", "FAULTS", "LAW_FAULTS", "Setting", "train"]
+__all__ = ["ARCHITECTURES", "FAULTS", "LAW_FAULTS", "PATH_FAULTS", "Setting", "train"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -108,7 +108,7 @@ class Setting:
     """How to train. ``None`` stands for what suits the architecture.
 
     ``uneven`` micro-batches are of an eighth of ``batch`` to nearly twice as many samples; their
-    losses are added up as means, or as sums ``by_counts``.
+    losses are added up as means, or as sums ``by_counts``. ``bfloat16``: so are the weights.
     """
 
     architecture: str
@@ -132,6 +132,7 @@ class Setting:
     full_batch: bool = False
     half_mse: bool = False
     laws: bool = False
+    bfloat16: bool = False
     model: dict[str, Any] = field(default_factory=dict)
 
 
@@ -156,6 +157,13 @@ FAULTS: dict[str, frozenset[str]] = {
     "one layer's lr / 1000000": frozenset({"starved_layer", "never_moves"}),
     "mean of means, uneven micro-batches": frozenset({"uneven_accumulation"}),
     "gradient spikes": frozenset({"gradient_spikes", "nonfinite"}),
+    "weights in bfloat16, lr / 100": frozenset({"below_resolution"}),
+}
+#: Changes in the middle, which the path shows; recorded with frequent sketches.
+PATH_FAULTS: dict[str, frozenset[str]] = {
+    "lr x 10 from the middle on": frozenset({"path_turned", "lr_too_high"}),
+    "classes exchanged in the middle": frozenset({"path_turned"}),
+    "inputs permuted in the middle": frozenset({"path_turned"}),
 }
 #: Faults that leave the loss falling: what training does is not what its optimizer says. Under SGD
 #: with momentum and weight decay, recorded with the conservation laws.
@@ -197,6 +205,8 @@ def _fitted(setting: Setting) -> Setting:
         return replace(setting, scaler=True)
     if setting.fault == "mean of means, uneven micro-batches":
         return replace(setting, accumulate=4, uneven=True)
+    if setting.fault == "weights in bfloat16, lr / 100":
+        return replace(setting, bfloat16=True)
     if setting.fault in LAW_FAULTS:
         undivided = "not divided" in setting.fault
         return replace(
@@ -242,7 +252,11 @@ def _train(
         inputs = x[chosen]
         if setting.augment and inputs.is_floating_point():
             inputs = inputs + setting.augment * torch.randn_like(inputs)
+        if setting.bfloat16 and inputs.is_floating_point():
+            inputs = inputs.bfloat16()
         prediction, target = model(inputs), y[chosen]
+        if setting.bfloat16:
+            prediction = prediction.float()
         if setting.regression and fault != "(B, 1) against (B,)":
             prediction = prediction.squeeze(-1)
         return loss_fn(prediction, target)
@@ -277,6 +291,8 @@ def _train(
     with thalweg.record(model, optimizer, out, overhead=overhead, instruments=instruments):
         for step in range(steps):
             _put_in(fault, step, steps, arch, model, optimizer)
+            if step == steps // 2:
+                x, y = _another_task(fault, x, y)
             if setting.optimizer == "lbfgs":
                 losses.append(float(optimizer.step(closure)))  # pyright: ignore
                 continue
@@ -311,6 +327,23 @@ def _validate(model: nn.Module, loss_fn: Any, x: Tensor, y: Tensor, setting: Set
             out = model(xb)
             loss_fn(out.squeeze(-1) if setting.regression else out, yb)
     model.train()
+
+
+def _another_task(fault: str | None, x: Tensor, y: Tensor) -> Batch:
+    """The data from the middle on: the same, or with other names for the classes or the inputs."""
+    if fault == "classes exchanged in the middle":
+        if y.is_floating_point():
+            return x, y[:, _exchanged(y.shape[1])]
+        return x, _exchanged(int(y.max()) + 1)[y]
+    if fault == "inputs permuted in the middle":
+        if x.is_floating_point():
+            return x[:, _exchanged(x.shape[1])], y
+        return _exchanged(int(x.max()) + 1)[x], y
+    return x, y
+
+
+def _exchanged(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(count))
 
 
 def _scrambled(y: Tensor) -> Tensor:
@@ -350,6 +383,8 @@ def _model(setting: Setting, arch: Architecture, fault: str | None) -> nn.Module
         _balanced(arch, model).register_hook(lambda grad: 0.5 * grad)
     if fault == "a frozen tensor updated":
         _balanced(arch, model).requires_grad_(False)
+    if setting.bfloat16:
+        model = model.bfloat16()
     return Scalar(model) if setting.regression else model
 
 
@@ -357,7 +392,9 @@ def _optimizer(
     setting: Setting, arch: Architecture, fault: str | None, model: nn.Module
 ) -> torch.optim.Optimizer:
     lr = setting.lr if setting.lr is not None else arch.lr
-    lr *= {"lr x 1000": 1e3, "lr / 100000": 1e-5}.get(fault or "", 1.0)
+    lr *= {"lr x 1000": 1e3, "lr / 100000": 1e-5, "weights in bfloat16, lr / 100": 1e-2}.get(
+        fault or "", 1.0
+    )
     middle = [id(p) for n, m in model.named_modules() if n == arch.middle for p in m.parameters()]
     inside = [p for p in model.parameters() if id(p) in middle]
     others = [p for p in model.parameters() if id(p) not in middle]
@@ -397,9 +434,10 @@ def _put_in(
 ) -> None:
     """Faults that begin during the training."""
     begins = step == steps // 2
-    if fault == "lr x 1000 from the middle on" and begins:
+    raised = {"lr x 1000 from the middle on": 1000, "lr x 10 from the middle on": 10}
+    if fault in raised and begins:
         for group in optimizer.param_groups:
-            group["lr"] *= 1000
+            group["lr"] *= raised[fault]
     if fault == "nan in one layer" and begins:
         module = model.get_submodule(arch.middle)
         sound = module.forward

@@ -22,6 +22,7 @@ from thalweg.instruments import GrokkingMonitor, proportionality
 from thalweg.losses import ELRLoss, GrokAlign
 from thalweg.nn import HyperModule, HyperNet
 from thalweg.optim import AdamO, ContinualBackprop, L2Init, ReDo
+from thalweg.studies.digits_bandit import accuracy, mirrored, pretrained
 
 __all__ = [
     "XOR_STEPS",
@@ -29,6 +30,7 @@ __all__ = [
     "adam",
     "adamo",
     "continual_backprop",
+    "fine_tune",
     "l2_init",
     "new_labels",
     "noisy_labels",
@@ -204,3 +206,19 @@ def sine_waves(seed: int, path: Path, *, changed: bool) -> float:
                 exponent = proportionality(net, sizes).exponent
                 recording.log({"proportionality_exponent": exponent})
     return sum(errors[-50:]) / 50
+
+
+def fine_tune(seed: int, path: Path, *, lr: float, steps: int) -> float:
+    """A network that knows upright digits learns mirrored ones; accuracy on upright ones after."""
+    model, upright = pretrained(seed)
+    new = mirrored(upright)
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    with thalweg.record(model, optimizer, path, overhead=1.0):
+        for _ in range(steps):
+            rows = torch.randint(len(new.y), (64,))
+            loss = nn.functional.cross_entropy(model(new.x[rows]), new.y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return accuracy(model, model.state_dict(), upright)

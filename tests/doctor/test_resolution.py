@@ -9,10 +9,16 @@ from thalweg.doctor.resolution import below_resolution
 from thalweg.recorder.run import Run
 
 
-def trained(path, *, dtype=torch.bfloat16, lr=1e-6, steps=80):
+def dense():
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def trained(
+    path, *, kind=dense, optimizer=torch.optim.Adam, dtype=torch.bfloat16, lr=1e-6, steps=80
+):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).to(dtype)
-    optimizer = torch.optim.Adam(model.parameters(), lr)
+    model = kind().to(dtype)
+    optimizer = optimizer(model.parameters(), lr)
     with thalweg.record(model, optimizer, path, overhead=20.0):
         for _ in range(steps):
             x = torch.randn(32, 16)
@@ -38,6 +44,28 @@ def test_small_steps_in_bfloat16_are_found(tmp_path):
 )
 def test_others_are_not(tmp_path, settings):
     assert below_resolution(trained(tmp_path / "run", **settings)) == []
+
+
+class Normalised(nn.Module):
+    """The bias of ``fc`` is taken away by the normalisation: its gradient is round-off."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm, self.head = nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Linear(32, 4)
+        nn.init.constant_(self.fc.bias, 8.0)
+
+    def forward(self, x):
+        return self.head(self.norm(self.fc(x)).relu())
+
+
+def test_one_cause_is_named_once(tmp_path):
+    rules = {d.rule for d in thalweg.diagnose(trained(tmp_path / "small", kind=Normalised))}
+    assert "below_resolution" in rules and "never_moves" not in rules
+    run = trained(tmp_path / "usual", kind=Normalised, optimizer=torch.optim.SGD, lr=0.1)
+    said = {d.rule: d for d in thalweg.diagnose(run)}
+    assert "below_resolution" not in said
+    assert said["never_moves"].severity == "note"
+    assert said["never_moves"].evidence[0].text.endswith(" fc.bias")
 
 
 def test_a_run_without_snapshots_or_with_broken_ones(tmp_path):

@@ -23,7 +23,9 @@ from thalweg.doctor.learning_rate import lr_too_high, lr_too_low
 from thalweg.doctor.mixed_precision import loss_scale_collapse
 from thalweg.doctor.nonfinite import nonfinite
 from thalweg.doctor.optimizer_coverage import never_moves, outside_optimizer
+from thalweg.doctor.path_turned import path_turned
 from thalweg.doctor.plasticity import loss_of_plasticity
+from thalweg.doctor.principal_directions import principal_directions_moved
 from thalweg.doctor.proportional_output import proportional_output
 from thalweg.doctor.readings import ReadOnce
 from thalweg.doctor.resolution import below_resolution
@@ -49,10 +51,12 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (gradient_spikes, ("grad_norm",)),
     (exploding_activations, ("activation_rms",)),
     (vanishing_gradients, ("grad_norm", "weight_norm")),
+    (path_turned, ()),
     (loss_of_plasticity, ("loss",)),
     (dead_units, ("dormant_fraction",)),
     (dominating_layer, ("distance_from_init", "weight_norm")),
     (starved_layer, ("distance_from_init", "weight_norm")),
+    (principal_directions_moved, ()),
     (overfitting, ("val_loss", "loss")),
     (delayed_generalisation, ("val_loss", "loss")),
     (proportional_output, ("user/proportionality_exponent",)),

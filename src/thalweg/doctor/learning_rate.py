@@ -11,6 +11,7 @@ import numpy as np
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.readings import Levels, finite, levels, spread, training_loss, whole
+from thalweg.doctor.resolution import below_resolution
 from thalweg.recorder.run import Run
 
 __all__ = ["lr_too_high", "lr_too_low"]
@@ -196,6 +197,8 @@ def lr_too_low(run: Run) -> list[Diagnosis]:
         return []
     if values.max() > BLOWN_UP * abs(start):
         return []  # it stands still because it blew up
+    if below_resolution(run):
+        return []  # the steps are lost to rounding
     _, rates = finite(whole(run, "lr"))
     raised = f": `lr={rates.max() * 100:.3g}`" if len(rates) else ""
     return [

@@ -6,6 +6,7 @@ import numpy as np
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.readings import by_part, finite, whole
+from thalweg.doctor.resolution import below_resolution, half_precision
 from thalweg.recorder.run import Run
 
 __all__ = ["never_moves", "outside_optimizer"]
@@ -50,10 +51,14 @@ def never_moves(run: Run) -> list[Diagnosis]:
                 "layer between these and the loss; what should not train: `requires_grad_(False)`",
             )
         )
-    if rounded and _steps_at_all(run):
+    # In half precision lost steps are one matter, which below_resolution speaks of; single tensors
+    # are often biases before a normalisation, whose gradient is round-off and nothing else.
+    half = half_precision(run) if rounded else {}
+    in_half = all(name in half for name in rounded)
+    if rounded and _steps_at_all(run) and not (in_half and below_resolution(run)):
         found.append(
             _diagnosis(
-                "warning",
+                "note" if in_half else "warning",
                 f"{_count(rounded, total)} never move although they have gradients",
                 f"gradients are not zero, the distance from the start is exactly 0 up to step "
                 f"{stuck[rounded[0]][0]}: {_listed(rounded)}",

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
-from thalweg.doctor.readings import Series, by_part, finite, levels, training_loss, whole
+from thalweg.doctor.readings import (
+    Levels,
+    Series,
+    by_part,
+    finite,
+    levels,
+    training_loss,
+    whole,
+)
+from thalweg.doctor.turns import raised_rates, turns
 from thalweg.recorder.run import Run
 
 __all__ = ["loss_of_plasticity"]
@@ -21,6 +30,8 @@ RISEN = 1.25
 DORMANT, MORE = 0.5, 0.25
 # What is left of a rank: the paper's runs, and ours, lose nine tenths, healthy ones a third.
 LEFT = 1 / 3
+# A network that brings the loss down by so much after a change has not lost its plasticity.
+RECOVERED = 0.5
 RANKS = ("effective_rank", "entk_rank", "user/feature_effective_rank", "user/kernel_rank")
 
 
@@ -40,6 +51,8 @@ def loss_of_plasticity(run: Run) -> list[Diagnosis]:
         return []
     worn = _dormant(run) + _collapsed(run)
     if not worn:
+        return []
+    if _one_change(run, level, best):
         return []
     return [
         Diagnosis(
@@ -66,6 +79,19 @@ def loss_of_plasticity(run: Run) -> list[Diagnosis]:
             False,
         )
     ]
+
+
+def _one_change(run: Run, level: Levels, best: int) -> bool:
+    """Whether one change made the loss worse, from which it recovers, or a higher learning rate.
+
+    Of these ``path_turned`` speaks; a network that wears out does not learn after them.
+    """
+    found = turns(run)
+    if len(found) != 1 or not level.starts[best] <= found[0].step <= level.starts[-1]:
+        return False
+    since = level.medians[level.starts + level.size > found[0].step]
+    learns = float(level.medians[-1]) <= RECOVERED * float(since.max())
+    return learns or bool(raised_rates(run, found[0]))
 
 
 def _ends(series: Series) -> tuple[float, float, int, int] | None:

@@ -15,7 +15,7 @@ from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.readings import finite
 from thalweg.recorder.run import Run
 
-__all__ = ["below_resolution"]
+__all__ = ["below_resolution", "half_precision"]
 
 HALF = {"BF16": "bfloat16", "F16": "float16"}
 # Adam on digits in bfloat16 leaves 0.1 % of the entries as they were at 1e-3, 97 % at 1e-5.
@@ -80,6 +80,12 @@ def below_resolution(run: Run) -> list[Diagnosis]:
             False,
         )
     ]
+
+
+def half_precision(run: Run) -> dict[str, str]:
+    """The tensors of a run's last snapshot that are in half precision, and in which."""
+    snapshots = run.weights()
+    return _half(snapshots.path(max(snapshots))) if len(snapshots) else {}
 
 
 def _half(path: Path) -> dict[str, str]:
