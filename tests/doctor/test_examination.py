@@ -16,7 +16,7 @@ from thalweg.doctor.diagnosis import SEVERITIES
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.faults import OWN, PAGE, RESULT, healthy, page, summary
-from benchmarks.small_trainings import FAULTS, LAW_FAULTS, Setting, train
+from benchmarks.small_trainings import FAULTS, LAW_FAULTS, PATH_FAULTS, Setting, train
 
 # Room for a full record of these models on every step.
 OVERHEAD = 20.0
