@@ -16,7 +16,7 @@ from thalweg.doctor.diagnosis import SEVERITIES
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.faults import OWN, PAGE, RESULT, healthy, page, summary
-from benchmarks.small_trainings import FAULTS, LAW_FAULTS, Setting, train
+from benchmarks.small_trainings import FAULTS, LAW_FAULTS, PATH_FAULTS, Setting, train
 
 # Room for a full record of these models on every step.
 OVERHEAD = 20.0
@@ -138,5 +138,6 @@ def test_the_page_is_made_from_the_result_and_the_result_adds_up():
     laws = {f"laws: {fault}": sorted(rules) for fault, rules in LAW_FAULTS.items()}
     own = {fault: [rule] for fault, (_, rule) in OWN.items()}
     plain = {fault: sorted(rules) for fault, rules in FAULTS.items()}
-    assert result["accepted"] == plain | laws | own
+    paths = {f"path: {fault}": sorted(rules) for fault, rules in PATH_FAULTS.items()}
+    assert result["accepted"] == plain | laws | paths | own
     assert {row["fault"] for row in result["faulted"]} == result["accepted"].keys()
