@@ -338,7 +338,10 @@ def page(result: dict[str, Any]) -> str:
         lines[-4] += (
             " Trainings whose name begins with *laws* were recorded with conservation laws too, "
             f"and those that begin with *path* with more sketches, with "
-            f"`overhead={result['overhead_laws']}`."
+            f"`overhead={result['overhead_laws']}`. The marks of `path_turned` and "
+            "`below_resolution` were set with all architectures in view, so that for the trainings "
+            "*path* and those in bfloat16 none is held out. Healthy trainings were run anew with "
+            "these two rules for mlp, and in bfloat16 for all; the other healthy rows are older."
         )
     for key, title in (("tuned", "tuned on"), ("held_out", "held out")):
         d, a = detection[key], alarms[key]
