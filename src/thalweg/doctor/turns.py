@@ -29,9 +29,9 @@ __all__ = ["AFTER", "BEFORE", "TURNED", "Turn", "new_length", "raised_rates", "t
 # A window is this part of the training; coarser where gaps between sketches ask for it.
 WINDOWS = (20, 16, 12)
 BEFORE, AFTER = 4, 2
-# Healthy trainings of five architectures whose sketches suffice reach 1.13 at most, those of mlp and
-# transformer with a sketch at every step 1.14; a random walk is at 1. Of 45 with a change in the
-# middle 37 pass this mark. All five architectures were in view when it was set.
+# Healthy trainings of five architectures whose sketches suffice reach 1.13 at most, those of mlp
+# and transformer with a sketch at every step 1.14; a random walk is at 1. Of 45 with a change in
+# the middle 37 pass this mark. All five architectures were in view when it was set.
 TURNED = 1.25
 LEAST_POINTS = 24
 POINTS = 400  # of sketches are enough
