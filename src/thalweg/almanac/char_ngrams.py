@@ -62,7 +62,7 @@ class CharNgrams:
         vocabulary: dict[str, int] = {}
         counts = _word_counts(texts, vocabulary)
         self._grams: dict[str, int] = {}
-        cut = [[self._number(g) for g in ngrams(word)] for word in vocabulary]
+        cut = [[self._number(g) for g in ngrams(word)] for word in vocabulary] or [[]]
         spelled = _rows(cut, len(self._grams))
         weights = (counts @ spelled).tocsr().astype(np.float32)
         df = np.bincount(weights.indices, minlength=max(len(self._grams), 1))
