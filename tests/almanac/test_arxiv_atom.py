@@ -54,7 +54,7 @@ GOOD = {"id": "http://arxiv.org/abs/2401.00001v2", "title": "T", "date": "2024-0
 def test_a_bad_record_is_reported_and_the_others_are_read(wrong, said):
     found = read(FEED.format(**GOOD | wrong))
     assert [p.id for p in found.papers] == ["arxiv:2401.00002"]
-    assert [str(e) for e in found.errors][0].startswith(f"feed.xml, {said}")
+    assert str(found.errors[0]).startswith(f"feed.xml, {said}")
 
 
 def test_html_in_a_title_is_text_and_links_are_only_http():

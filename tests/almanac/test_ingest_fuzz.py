@@ -1,4 +1,4 @@
-"""Damaged, cut, mixed and made-up documents of every format: an error of ours or papers, no more."""
+"""Damaged, cut, mixed and made-up documents of every format: our error or papers, no more."""
 
 import json
 from pathlib import Path

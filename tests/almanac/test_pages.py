@@ -1,5 +1,5 @@
-from thalweg.almanac.paper import Document, Paper
 from thalweg.almanac.pages import PAGE, first_page, is_short, next_page
+from thalweg.almanac.paper import Document, Paper
 
 QUERY = "https://export.arxiv.org/api/query?search_query=cat%3Acs.LG&start=10&max_results="
 

@@ -1,4 +1,6 @@
+import copy
 import datetime
+import pickle
 from dataclasses import replace
 
 from hypothesis import given
@@ -14,6 +16,7 @@ def test_an_error_names_document_record_and_field():
     error = IngestError("a.xml", "there is none", record="arxiv:1", field="title")
     assert str(error) == "a.xml, record arxiv:1, title: there is none"
     assert (error.document, error.record, error.field) == ("a.xml", "arxiv:1", "title")
+    assert str(copy.deepcopy(error)) == str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(IngestError("a.xml", "is empty")) == "a.xml: is empty"
 
 

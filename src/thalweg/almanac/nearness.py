@@ -18,6 +18,7 @@ from functools import cache
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.char_ngrams import words
 from thalweg.almanac.corpus import entry_text
+from thalweg.almanac.finding import PLAIN
 from thalweg.almanac.paper import Near
 from thalweg.almanac.weighing import importances
 
@@ -65,7 +66,10 @@ def overlaps(text: str) -> dict[str, tuple[float, list[str]]]:
     for slug, theirs in table.items():
         shared = sorted(stems.keys() & theirs, key=lambda s: (-rarity[s], s))
         total = math.fsum(rarity[s] for s in shared)
-        found[slug] = (total / math.sqrt(len(stems)), [stems[s] for s in shared])
+        found[slug] = (
+            total / math.sqrt(len(stems)),
+            [stems[s] for s in shared if stems[s] not in PLAIN],
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from thalweg.almanac.scores import hot_score
 from thalweg.errors import ThalwegError
@@ -29,6 +30,14 @@ class IngestError(ThalwegError):
         self.document, self.record, self.field, self.reason = document, record, field, reason
         where = [document, f"record {record}" if record else "", field]
         super().__init__(f"{', '.join(filter(None, where))}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the parts, not from the message."""
+        return _again, (self.document, self.reason, self.record, self.field)
+
+
+def _again(document: str, reason: str, record: str, field: str) -> IngestError:
+    return IngestError(document, reason, record=record, field=field)
 
 
 @dataclass(frozen=True)
