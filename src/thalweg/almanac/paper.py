@@ -133,10 +133,12 @@ class Paper:
     @property
     def topics(self) -> tuple[str, ...]:
         """Topics of the entry it is nearest to, none if it is near to none."""
-        from thalweg.almanac.catalogue import entries
+        from thalweg.almanac.catalogue import get
 
-        nearest = {n.slug for n in self.near[:1]}
-        return tuple(t for e in entries() if e.slug in nearest for t in e.topics)
+        try:
+            return get(self.near[0].slug).topics if self.near else ()
+        except ThalwegError:  # an entry of another version of the catalogue
+            return ()
 
     def hot(self, today: datetime.date | None = None) -> float:
         """Importance that halves every 30 days."""
