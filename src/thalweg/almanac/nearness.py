@@ -49,8 +49,8 @@ def nearest(text: str) -> tuple[tuple[Near, ...], int]:
     for slug in sorted(rows, key=lambda s: (-rows[s][0], s))[:MOST]:
         overlap, shared = rows[slug]
         nearness = min(max((overlap - FAR) / (SAME - FAR), 0.0), 1.0)
-        if not nearness:
-            break
+        if not nearness or len(shared) < 2:  # one word in common is chance
+            continue
         found.append(Near(slug, round(nearness, 4), f"shared: {', '.join(shared[:3])}"))
         best = max(best, 1 + (weighed[slug].score - 1) * nearness)
     return tuple(found), min(max(math.floor(best + 0.5), 1), 10)
