@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import thalweg
@@ -31,8 +31,21 @@ def code_hash(files: Iterable[Path]) -> str:
     Raises:
         ThalwegError: if a file is missing or is not Python.
     """
-    digest = hashlib.sha256()
+    # Parsing takes a second for the larger entries: each state of the files is hashed once.
+    stated = []
     for path in sorted(set(files), key=lambda p: p.as_posix()):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ThalwegError(f"{path.name}: cannot be hashed: {error}") from None
+        stated.append((path, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return _hash(tuple(stated))
+
+
+@lru_cache(maxsize=1024)
+def _hash(stated: tuple[tuple[Path, int, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, *_ in stated:
         try:
             tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError) as error:
