@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import thalweg
@@ -34,13 +34,18 @@ def code_hash(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(set(files), key=lambda p: p.as_posix()):
         try:
-            tree = ast.parse(path.read_bytes())
+            facts = path.stat()
+            written = _written(path, facts.st_mtime_ns, facts.st_size)
         except (OSError, SyntaxError, ValueError) as error:
             raise ThalwegError(f"{path.name}: cannot be hashed: {error}") from None
-        digest.update(f"{path.name}\0".encode())
-        for token in _tokens(tree):
-            digest.update(f"{token}\0".encode())
+        digest.update(f"{path.name}\0".encode() + written)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _written(path: Path, mtime_ns: int, size: int) -> bytes:
+    """The tokens of a file as it is hashed; remembered until the file changes."""
+    return "".join(f"{token}\0" for token in _tokens(ast.parse(path.read_bytes()))).encode()
 
 
 def entry_files(symbols: Iterable[str], study: str) -> list[Path]:

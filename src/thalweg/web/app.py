@@ -1,0 +1,139 @@
+"""The application: which address gives which page, and what becomes of errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from thalweg.errors import ThalwegError
+from thalweg.web import almanac_pages
+from thalweg.web.answer import Page, as_json, etagged
+from thalweg.web.guard import Guard
+from thalweg.web.site import Site
+
+__all__ = ["PAGES", "create_app"]
+
+PageFunction = Callable[..., Page]
+
+#: Address of a page, address of its JSON, and what gives both.
+PAGES: tuple[tuple[str, str, PageFunction], ...] = (
+    ("/", "/api/entries.json", almanac_pages.listing),
+    ("/e/{slug}", "/api/entries/{slug}.json", almanac_pages.entry),
+    ("/topics", "/api/topics.json", almanac_pages.topics),
+    ("/topics/{topic}", "/api/topics/{topic}.json", almanac_pages.topic),
+    ("/compare", "/api/compare.json", almanac_pages.compare),
+)
+
+_STATIC = {".css": "text/css", ".js": "text/javascript"}
+
+
+def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1") -> Guard:
+    """The page as an ASGI application.
+
+    Args:
+        runs: the folder of runs.
+        host: the address that the server will be bound to.
+
+    Example:
+        uvicorn.run(create_app("runs"), host="127.0.0.1", port=8000)
+    """
+    site = Site(runs)
+    routes = []
+    for path, twin, function in PAGES:
+        routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
+    routes += [
+        Route("/e/{slug}/evidence.svg", _evidence(site)),
+        Route("/static/{name}", _static),
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # The first verdicts take seconds; the page answers meanwhile.
+        threading.Thread(target=site.shelf.all, daemon=True).start()
+        yield
+
+    def failed(request: Request, error: Exception) -> Response:
+        return _error(site, request, error)
+
+    kinds = {HTTPException: failed, ThalwegError: failed, Exception: failed}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=kinds)
+    app.state.site = site
+    return Guard(app, host)
+
+
+def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        page = function(site, request.query_params, **request.path_params)
+        query = f"?{request.url.query}" if request.url.query else ""
+        other = twin.format(**request.path_params) + query
+        text = site.render(page, request.url.path, other)
+        return etagged(request, text.encode("utf-8", "replace"), "text/html", page.status)
+
+    return endpoint
+
+
+def _json(site: Site, function: PageFunction) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        page = function(site, request.query_params, **request.path_params)
+        return etagged(request, as_json(page.data), "application/json", page.status)
+
+    return endpoint
+
+
+def _evidence(site: Site) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        svg = almanac_pages.evidence_svg(site, request.path_params["slug"])
+        response = etagged(request, svg.encode(), "image/svg+xml")
+        # The picture brings its own styles; opened by itself it still runs nothing.
+        response.headers["content-security-policy"] = (
+            "default-src 'none'; style-src 'unsafe-inline'"
+        )
+        return response
+
+    return endpoint
+
+
+def _static(request: Request) -> Response:
+    files = static_files()
+    name = request.path_params["name"]
+    if name not in files:
+        raise HTTPException(404, "There is no such file.")
+    return etagged(request, files[name], _STATIC[Path(name).suffix])
+
+
+@cache
+def static_files() -> dict[str, bytes]:
+    """Styles and scripts by name; what is not in here is not served."""
+    folder = Path(__file__).parent / "static"
+    found = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in _STATIC}
+    report = Path(__file__).parents[1] / "report" / "page.css"
+    return found | {"page.css": report.read_bytes()}
+
+
+def _error(site: Site, request: Request, error: Exception) -> Response:
+    """A page, or JSON where JSON was asked for, that says what went wrong and nothing else."""
+    if isinstance(error, HTTPException):
+        status, said = error.status_code, error.detail
+    elif isinstance(error, ThalwegError):
+        status, said = 404, str(error)
+    else:
+        status, said = 500, f"An error of Thalweg's own: {type(error).__name__}."
+    headers: dict[str, Any] = dict(getattr(error, "headers", None) or {})
+    if request.url.path.startswith("/api/"):
+        body = as_json({"error": said})
+        return Response(body, status, headers, "application/json")
+    page = Page(
+        "error.html", "Not found" if status == 404 else "That did not work", {"error": said}
+    )
+    return Response(site.render(page, request.url.path), status, headers, "text/html")

@@ -1,0 +1,58 @@
+"""What all pages share: the shelf of entries, the folder of runs, the templates, the token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from thalweg import __version__
+from thalweg.web.answer import Page, address, templates
+from thalweg.web.guard import Token
+from thalweg.web.run_folder import RunFolder
+from thalweg.web.shelf import Shelf
+
+__all__ = ["Site"]
+
+
+class Site:
+    """The page as a whole.
+
+    Args:
+        runs: the folder of runs.
+        link: gives the address of a path, ``link(path, **query)``.
+        live: whether a server answers: a static site has no forms and no runs.
+    """
+
+    def __init__(
+        self,
+        runs: str | os.PathLike[str] = "runs",
+        *,
+        link: Callable[..., str] = address,
+        live: bool = True,
+    ) -> None:
+        self.runs = RunFolder(runs)
+        self.shelf = Shelf()
+        self.token = Token()
+        self.live = live
+        self._link = link
+        self._env = templates()
+
+    def render(self, page: Page, path: str, twin: str | None = None) -> str:
+        """A page as HTML.
+
+        Args:
+            page: what to draw.
+            path: its own address, marked in the navigation.
+            twin: address of its JSON.
+        """
+        shared: dict[str, Any] = {
+            "link": self._link,
+            "live": self.live,
+            "path": path,
+            "twin": twin,
+            "title": page.title,
+            "data": page.data,
+            "version": __version__,
+        }
+        return self._env.get_template(page.template).render(shared, **page.context)
