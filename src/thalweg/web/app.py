@@ -17,9 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from thalweg.errors import ThalwegError
-from thalweg.web import almanac_pages
+from thalweg.web import almanac_pages, run_pages
 from thalweg.web.answer import Page, as_json, etagged
 from thalweg.web.guard import Guard
+from thalweg.web.live import Streams
 from thalweg.web.site import Site
 
 __all__ = ["PAGES", "create_app"]
@@ -33,6 +34,15 @@ PAGES: tuple[tuple[str, str, PageFunction], ...] = (
     ("/topics", "/api/topics.json", almanac_pages.topics),
     ("/topics/{topic}", "/api/topics/{topic}.json", almanac_pages.topic),
     ("/compare", "/api/compare.json", almanac_pages.compare),
+    ("/runs", "/api/runs.json", run_pages.listing),
+    ("/runs/{name}", "/api/runs/{name}.json", run_pages.run),
+    ("/runs/{name}/diagnosis", "/api/runs/{name}/diagnosis.json", run_pages.diagnosis),
+    ("/compare-runs", "/api/compare-runs.json", run_pages.compare_runs),
+)
+#: What only scripts ask for.
+DATA: tuple[tuple[str, PageFunction], ...] = (
+    ("/api/runs/{name}/series.json", run_pages.series),
+    ("/api/compare-runs/series.json", run_pages.series_of_runs),
 )
 
 _STATIC = {".css": "text/css", ".js": "text/javascript"}
@@ -52,7 +62,15 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
     routes = []
     for path, twin, function in PAGES:
         routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
+    streams = Streams(site.runs)
+
+    async def live(request: Request) -> Response:
+        return await streams.follow(request.path_params["name"])
+
+    routes += [Route(path, _json(site, function)) for path, function in DATA]
     routes += [
+        Route("/runs/{name}/live", live),
+        Route("/runs/{name}/chart.svg", _picture(site)),
         Route("/e/{slug}/evidence.svg", _evidence(site)),
         Route("/static/{name}", _static),
     ]
@@ -93,15 +111,24 @@ def _json(site: Site, function: PageFunction) -> Callable[[Request], Response]:
 
 def _evidence(site: Site) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        svg = almanac_pages.evidence_svg(site, request.path_params["slug"])
-        response = etagged(request, svg.encode(), "image/svg+xml")
-        # The picture brings its own styles; opened by itself it still runs nothing.
-        response.headers["content-security-policy"] = (
-            "default-src 'none'; style-src 'unsafe-inline'"
-        )
-        return response
+        return _svg(request, almanac_pages.evidence_svg(site, request.path_params["slug"]))
 
     return endpoint
+
+
+def _picture(site: Site) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _svg(request, run_pages.draw(site, request.query_params, name))
+
+    return endpoint
+
+
+def _svg(request: Request, text: str) -> Response:
+    response = etagged(request, text.encode(), "image/svg+xml")
+    # The picture brings its own styles; opened by itself it still runs nothing.
+    response.headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+    return response
 
 
 def _static(request: Request) -> Response:

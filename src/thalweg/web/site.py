@@ -8,7 +8,9 @@ from typing import Any
 
 from thalweg import __version__
 from thalweg.web.answer import Page, address, templates
+from thalweg.web.examination import Doctor
 from thalweg.web.guard import Token
+from thalweg.web.run_data import RunData
 from thalweg.web.run_folder import RunFolder
 from thalweg.web.shelf import Shelf
 
@@ -32,6 +34,8 @@ class Site:
         live: bool = True,
     ) -> None:
         self.runs = RunFolder(runs)
+        self.data = RunData(self.runs)
+        self.doctor = Doctor(self.runs)
         self.shelf = Shelf()
         self.token = Token()
         self.live = live
