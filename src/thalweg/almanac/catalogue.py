@@ -1,4 +1,7 @@
-"""The catalogue: all entries that ship with the package, read when they are asked for."""
+"""The catalogue: all entries that ship with the package, read when they are asked for.
+
+Source: the project's almanac (2026).
+"""
 
 from __future__ import annotations
 

@@ -31,21 +31,29 @@ def code_hash(files: Iterable[Path]) -> str:
     Raises:
         ThalwegError: if a file is missing or is not Python.
     """
-    digest = hashlib.sha256()
+    # Parsing takes a second for the larger entries: each state of the files is hashed once.
+    stated = []
     for path in sorted(set(files), key=lambda p: p.as_posix()):
         try:
-            facts = path.stat()
-            written = _written(path, facts.st_mtime_ns, facts.st_size)
+            stat = path.stat()
+        except OSError as error:
+            raise ThalwegError(f"{path.name}: cannot be hashed: {error}") from None
+        stated.append((path, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return _hash(tuple(stated))
+
+
+@lru_cache(maxsize=1024)
+def _hash(stated: tuple[tuple[Path, int, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, *_ in stated:
+        try:
+            tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError) as error:
             raise ThalwegError(f"{path.name}: cannot be hashed: {error}") from None
-        digest.update(f"{path.name}\0".encode() + written)
+        digest.update(f"{path.name}\0".encode())
+        for token in _tokens(tree):
+            digest.update(f"{token}\0".encode())
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=512)
-def _written(path: Path, mtime_ns: int, size: int) -> bytes:
-    """The tokens of a file as it is hashed; remembered until the file changes."""
-    return "".join(f"{token}\0" for token in _tokens(ast.parse(path.read_bytes()))).encode()
 
 
 def entry_files(symbols: Iterable[str], study: str) -> list[Path]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from thalweg.cli.almanac_feeds import digest, export, ingest
+from thalweg.cli.almanac_search import papers, related, search
+
 if TYPE_CHECKING:
     from thalweg.almanac.standings import ClaimStanding
 
@@ -20,6 +23,12 @@ almanac = App(
     help="The published results: what each claims, what was measured here, and the verdict.",
     help_epilogue="Example: thalweg almanac show conservation-laws",
 )
+almanac.command(search, help_epilogue='Example: thalweg almanac search "why did the loss jump"')
+almanac.command(related, help_epilogue="Example: thalweg almanac related grokalign")
+almanac.command(papers, help_epilogue="Example: thalweg almanac papers --sort hot --runs runs")
+almanac.command(ingest, help_epilogue="Example: thalweg almanac ingest papers.xml")
+almanac.command(digest, help_epilogue="Example: thalweg almanac digest 2026-11")
+almanac.command(export, help_epilogue="Example: thalweg almanac export atom --kind law -o laws.xml")
 
 
 @almanac.command(name="list", help_epilogue="Example: thalweg almanac list --kind law")

@@ -1,0 +1,179 @@
+"""Search in plain words over entries and papers, with filters; every hit says why it is one.
+
+Source: the project's almanac (2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thalweg.almanac.catalogue import entries
+from thalweg.almanac.char_ngrams import words
+from thalweg.almanac.corpus import Corpus, corpus
+from thalweg.almanac.entry import KINDS, Entry
+from thalweg.almanac.fusion import fuse
+from thalweg.almanac.items import source_url
+from thalweg.almanac.paper import Paper
+from thalweg.almanac.scores import Importance
+from thalweg.almanac.weighing import importances, verdicts
+from thalweg.errors import unknown_name
+
+__all__ = ["Hit", "search", "shared_words"]
+
+#: Words that say nothing about what two texts share.
+PLAIN = frozenset(
+    "that this with from which when than into over under their there these those where while also "
+    "each such only same other more most very have been does were will both then them they what "
+    "about after before between without because whose here shows show".split()
+)
+VERDICTS = ("reproduced", "partly", "not", "untested")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something found.
+
+    Attributes:
+        name: slug of an entry, or id of a paper.
+        kind: of the entry, or ``paper``.
+        title: its title.
+        summary: summary or abstract, on one line.
+        date: ISO, of the first version.
+        url: of a paper or of an entry's source, empty if it has none.
+        topics: of the entry, or of the entry that a paper is nearest to.
+        verdict: of an entry; empty for a paper.
+        importance: 1 to 10.
+        score: of the fused rankings, larger is better; 0 without a query.
+        why: words that it shares with the query, or that it means or is spelled alike.
+    """
+
+    name: str
+    kind: str
+    title: str
+    summary: str
+    date: str
+    url: str
+    topics: tuple[str, ...]
+    verdict: str
+    importance: int
+    score: float
+    why: str
+
+
+def search(
+    q: str,
+    k: int = 20,
+    *,
+    kind: str | None = None,
+    topic: str | None = None,
+    verdict: str | None = None,
+    year: int | None = None,
+    has_evidence: bool | None = None,
+    min_importance: int | None = None,
+) -> list[Hit]:
+    """What fits a question best; without a question the newest.
+
+    Args:
+        q: any text; no sign in it has a meaning of its own.
+        k: at most so many.
+        kind: only entries of this kind, or ``paper`` for what was read in.
+        topic: only on this topic.
+        verdict: only entries with this verdict.
+        year: only of this year.
+        has_evidence: only entries with evidence, or without.
+        min_importance: only of this importance or more.
+
+    Raises:
+        ThalwegError: for a kind, topic or verdict that nothing could have, with the nearest.
+        ValueError: if k is negative.
+
+    Example:
+        >>> [hit.name for hit in search("what does gradient flow conserve", k=1)]
+        ['conservation-laws']
+    """
+    if k < 0:
+        raise ValueError(f"search: k must be at least 0, got {k}")
+    topics = {t for e in entries() for t in e.topics}
+    for what, value, known in (
+        ("kind", kind, (*KINDS, "paper")),
+        ("topic", topic, topics),
+        ("verdict", verdict, VERDICTS),
+    ):
+        if value is not None and value not in known:
+            raise unknown_name(what, value, known)
+    everything = corpus()
+    judged, weighed = verdicts(), importances()
+
+    def fits(hit: Hit) -> bool:
+        return (
+            (kind is None or hit.kind == kind)
+            and (topic is None or topic in hit.topics)
+            and (verdict is None or hit.verdict == verdict)
+            and (year is None or hit.date.startswith(f"{year:04d}-"))
+            and (has_evidence is None or has_evidence == (hit.verdict not in ("", "untested")))
+            and (min_importance is None or hit.importance >= min_importance)
+        )
+
+    # Where a filter may leave out most, the rankings are followed to their end.
+    filtered = any(
+        v is not None for v in (kind, topic, verdict, year, has_evidence, min_importance)
+    )
+    depth = len(everything.by_name) if filtered else max(k, 200)
+    found: list[Hit] = []
+    for name, score in _ranked(everything, q, depth):
+        hit = _hit(everything.by_name[name], score, q, judged, weighed)
+        if fits(hit):
+            found.append(hit)
+        if len(found) >= k:
+            break
+    return found[:k]
+
+
+def shared_words(one: str, other: str, most: int = 4) -> list[str]:
+    """Words of four letters or more that two texts share, in the order of the first.
+
+    Example:
+        >>> shared_words("the drift of laws", "which laws drift")
+        ['drift', 'laws']
+    """
+    theirs = set(words(other))
+    ours = dict.fromkeys(words(one))
+    return [w for w in ours if len(w) > 3 and w in theirs and w not in PLAIN][:most]
+
+
+def _ranked(everything: Corpus, q: str, depth: int) -> list[tuple[str, float]]:
+    if q.strip():
+        return fuse(everything.rankings(q, depth=max(depth, 1)))
+    dated = [(_date(item), name) for name, item in everything.by_name.items()]
+    return [(name, 0.0) for _, name in sorted(dated, reverse=True)]
+
+
+def _date(item: Entry | Paper) -> str:
+    return item.source.date if isinstance(item, Entry) else item.date
+
+
+def _hit(
+    item: Entry | Paper,
+    score: float,
+    q: str,
+    judged: Mapping[str, str],
+    weighed: Mapping[str, Importance],
+) -> Hit:
+    entry = isinstance(item, Entry)
+    summary = " ".join(item.summary.split()) if entry else item.abstract
+    shared = shared_words(q, f"{item.title} {summary}")
+    why = ", ".join(shared) if shared else "spelled or meant alike" if q.strip() else "newest"
+    return Hit(
+        name=item.slug if entry else item.id,
+        kind=item.kind if entry else "paper",
+        title=item.title,
+        summary=summary,
+        date=_date(item),
+        url=source_url(item) if entry else item.url,
+        topics=item.topics,
+        verdict=judged[item.slug] if entry else "",
+        importance=weighed[item.slug].score if entry else item.importance,
+        score=score,
+        why=why,
+    )
