@@ -15,7 +15,7 @@ from thalweg.web.app import PAGES
 from thalweg.web.shelf import Shelf
 
 PATHS = ["/", "/e/conservation-laws", "/e/almanac", "/topics", "/topics/symmetry", "/compare",
-         "/compare?e=relex&e=ska"]  # fmt: skip
+         "/compare?e=relex&e=ska", "/search?q=sharpness", "/digest", "/digest/2026-06"]  # fmt: skip
 
 
 def _data(client, path):

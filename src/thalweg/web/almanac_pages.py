@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import QueryParams
 
 from thalweg.almanac.entry import KINDS, RELATIONS, Entry
+from thalweg.almanac.relations import related
+from thalweg.almanac.weighing import importance_of
 from thalweg.cli.almanac import claim_plain
 from thalweg.errors import ThalwegError, unknown_name
 from thalweg.report.evidence import draw
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "entry", "evidence_svg", "listing", "topic", "topics"]
 
 VERDICTS = ("reproduced", "partly", "not", "untested")
-SORTS = ("date", "title", "verdict", "kind")
+SORTS = ("importance", "date", "title", "verdict", "kind")
 #: Entries side by side.
 MOST_COMPARED = 6
 _BACKWARDS = {
@@ -54,7 +56,10 @@ def listing(site: Site, query: QueryParams) -> Page:
     return Page(
         "list.html",
         "Almanac",
-        {"entries": [brief(s) for s in sort(found, chosen["sort"] or "date")], **_asked(chosen)},
+        {
+            "entries": [brief(s) for s in sort(found, chosen["sort"] or "importance")],
+            **_asked(chosen),
+        },
         {"known": known, "chosen": chosen, "counts": _counts(everything), "total": len(everything)},
     )
 
@@ -82,15 +87,21 @@ def topic(site: Site, query: QueryParams, topic: str) -> Page:
 def entry(site: Site, query: QueryParams, slug: str) -> Page:
     """One entry with all its claims, figures and relations."""
     shelved = site.shelf.get(slug)
+    sorted_by = query.get("related", "relevance")
+    near = [asdict(r) for r in related(slug, sort=sorted_by)]
+    weight = asdict(importance_of(slug))
     return Page(
         "entry.html",
         shelved.entry.title,
-        entry_plain(shelved) | {"links": _relations(site, shelved.entry)},
+        entry_plain(shelved)
+        | {"links": _relations(site, shelved.entry), "related": near, "importance": weight},
         {
             "entry": shelved.entry,
             "standing": shelved.standing,
             "url": read_at(shelved.entry),
             "code": code_at(shelved.entry),
+            "weight": weight,
+            "sorted_by": sorted_by,
             "drawn": any(c.evidence for c in shelved.standing.claims),
         },
     )
@@ -136,6 +147,7 @@ def brief(s: Shelved) -> dict[str, Any]:
         "verdict": s.standing.verdict,
         "stale": s.standing.stale,
         "claims": len(s.standing.claims),
+        "importance": importance_of(s.entry.slug).score,
     }
 
 
@@ -152,6 +164,8 @@ def entry_plain(s: Shelved) -> dict[str, Any]:
 def sort(found: Iterable[Shelved], by: str) -> list[Shelved]:
     """Entries in an order of ``SORTS``; ties by title."""
     found = sorted(found, key=lambda s: s.entry.title.casefold())
+    if by == "importance":
+        return sorted(found, key=lambda s: importance_of(s.entry.slug).score, reverse=True)
     if by == "date":
         return sorted(found, key=lambda s: s.entry.source.date, reverse=True)
     if by == "verdict":

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from thalweg.almanac.bulletin import digest
 from thalweg.errors import ThalwegError
-from thalweg.web import almanac_pages, run_pages
+from thalweg.web import almanac_pages, finding_pages, run_pages
 from thalweg.web.answer import Page, as_json, etagged
 from thalweg.web.guard import Guard
 from thalweg.web.live import Streams
@@ -34,6 +35,9 @@ PAGES: tuple[tuple[str, str, PageFunction], ...] = (
     ("/topics", "/api/topics.json", almanac_pages.topics),
     ("/topics/{topic}", "/api/topics/{topic}.json", almanac_pages.topic),
     ("/compare", "/api/compare.json", almanac_pages.compare),
+    ("/search", "/api/search.json", finding_pages.search),
+    ("/digest", "/api/digest.json", finding_pages.digest),
+    ("/digest/{period}", "/api/digest/{period}.json", finding_pages.digest),
     ("/runs", "/api/runs.json", run_pages.listing),
     ("/runs/{name}", "/api/runs/{name}.json", run_pages.run),
     ("/runs/{name}/diagnosis", "/api/runs/{name}/diagnosis.json", run_pages.diagnosis),
@@ -59,7 +63,10 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
         uvicorn.run(create_app("runs"), host="127.0.0.1", port=8000)
     """
     site = Site(runs)
-    routes = []
+    routes = [
+        Route("/digest/{period}.txt", _digest_file("text/plain")),
+        Route("/digest/{period}.eml", _digest_file("message/rfc822")),
+    ]
     for path, twin, function in PAGES:
         routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
     streams = Streams(site.runs)
@@ -69,6 +76,8 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
 
     routes += [Route(path, _json(site, function)) for path, function in DATA]
     routes += [
+        *(Route(f"/feed.{name}", _feed(name)) for name in finding_pages.FEEDS),
+        Route("/badge/{slug}.svg", _badge(site)),
         Route("/runs/{name}/live", live),
         Route("/runs/{name}/chart.svg", _picture(site)),
         Route("/e/{slug}/evidence.svg", _evidence(site)),
@@ -120,6 +129,31 @@ def _picture(site: Site) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         name = request.path_params["name"]
         return _svg(request, run_pages.draw(site, request.query_params, name))
+
+    return endpoint
+
+
+def _badge(site: Site) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        return _svg(request, finding_pages.badge(site, request.path_params["slug"]))
+
+    return endpoint
+
+
+def _feed(format: str) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        base = f"{request.url.scheme}://{request.url.netloc}"
+        text = finding_pages.feed(format, request.query_params, base)
+        return etagged(request, text.encode("utf-8", "replace"), finding_pages.FEEDS[format])
+
+    return endpoint
+
+
+def _digest_file(media_type: str) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        found = digest(request.path_params["period"])
+        plain = media_type == "text/plain"
+        return etagged(request, found.text.encode() if plain else found.eml, media_type)
 
     return endpoint
 
