@@ -17,6 +17,7 @@ from thalweg.almanac.weighing import importance_of
 from thalweg.cli.almanac import claim_plain
 from thalweg.errors import ThalwegError, unknown_name
 from thalweg.report.evidence import draw
+from thalweg.studies.study import available
 from thalweg.web.answer import Page
 from thalweg.web.shelf import Shelved
 
@@ -101,6 +102,8 @@ def entry(site: Site, query: QueryParams, slug: str) -> Page:
             "url": read_at(shelved.entry),
             "code": code_at(shelved.entry),
             "weight": weight,
+            "studies": [name for name in shelved.entry.studies if name in available()],
+            "token": site.token.value,
             "sorted_by": sorted_by,
             "drawn": any(c.evidence for c in shelved.standing.claims),
         },

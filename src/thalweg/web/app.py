@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from thalweg.almanac.bulletin import digest
 from thalweg.errors import ThalwegError
-from thalweg.web import almanac_pages, finding_pages, run_pages
+from thalweg.web import almanac_pages, finding_pages, job_pages, run_pages
 from thalweg.web.answer import Page, as_json, etagged
 from thalweg.web.guard import Guard
 from thalweg.web.live import Streams
@@ -42,6 +42,8 @@ PAGES: tuple[tuple[str, str, PageFunction], ...] = (
     ("/runs/{name}", "/api/runs/{name}.json", run_pages.run),
     ("/runs/{name}/diagnosis", "/api/runs/{name}/diagnosis.json", run_pages.diagnosis),
     ("/compare-runs", "/api/compare-runs.json", run_pages.compare_runs),
+    ("/jobs", "/api/jobs.json", job_pages.listing),
+    ("/jobs/{id}", "/api/jobs/{id}.json", job_pages.job),
 )
 #: What only scripts ask for.
 DATA: tuple[tuple[str, PageFunction], ...] = (
@@ -75,6 +77,7 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
         return await streams.follow(request.path_params["name"])
 
     routes += [Route(path, _json(site, function)) for path, function in DATA]
+    routes += job_pages.routes(site)
     routes += [
         *(Route(f"/feed.{name}", _feed(name)) for name in finding_pages.FEEDS),
         Route("/badge/{slug}.svg", _badge(site)),

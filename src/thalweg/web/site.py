@@ -10,6 +10,7 @@ from thalweg import __version__
 from thalweg.web.answer import Page, address, templates
 from thalweg.web.examination import Doctor
 from thalweg.web.guard import Token
+from thalweg.web.jobs import Jobs
 from thalweg.web.run_data import RunData
 from thalweg.web.run_folder import RunFolder
 from thalweg.web.shelf import Shelf
@@ -36,6 +37,7 @@ class Site:
         self.runs = RunFolder(runs)
         self.data = RunData(self.runs)
         self.doctor = Doctor(self.runs)
+        self.jobs = Jobs()
         self.shelf = Shelf()
         self.token = Token()
         self.live = live
