@@ -189,11 +189,11 @@ class Jobs:
                 break
 
     def _state(self, place: Path) -> str:
-        if (place / "cancelled").exists() and not self._runs(place.name):
-            return "cancelled"
+        if self._runs(place.name):
+            return "running"
         if (place / "exit").exists():
             return "done" if (place / "exit").read_text() == "0" else "failed"
-        return "running" if self._runs(place.name) else "killed"
+        return "cancelled" if (place / "cancelled").exists() else "killed"
 
     def _runs(self, name: str) -> bool:
         """Whether the worker of this job holds the lock."""
