@@ -23,16 +23,16 @@ class Site:
 
     Args:
         runs: the folder of runs.
-        link: gives the address of a path, ``link(path, **query)``.
         live: whether a server answers: a static site has no forms and no runs.
+        feeds: whether there are feeds.
     """
 
     def __init__(
         self,
         runs: str | os.PathLike[str] = "runs",
         *,
-        link: Callable[..., str] = address,
         live: bool = True,
+        feeds: bool = True,
     ) -> None:
         self.runs = RunFolder(runs)
         self.data = RunData(self.runs)
@@ -41,20 +41,29 @@ class Site:
         self.shelf = Shelf()
         self.token = Token()
         self.live = live
-        self._link = link
+        self.feeds = feeds
         self._env = templates()
 
-    def render(self, page: Page, path: str, twin: str | None = None) -> str:
+    def render(
+        self,
+        page: Page,
+        path: str,
+        twin: str | None = None,
+        *,
+        link: Callable[..., str] = address,
+    ) -> str:
         """A page as HTML.
 
         Args:
             page: what to draw.
             path: its own address, marked in the navigation.
             twin: address of its JSON.
+            link: gives the address of a path, ``link(path, **query)``.
         """
         shared: dict[str, Any] = {
-            "link": self._link,
+            "link": link,
             "live": self.live,
+            "feeds": self.feeds,
             "path": path,
             "twin": twin,
             "title": page.title,
