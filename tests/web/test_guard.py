@@ -11,6 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from thalweg.cli.web import listen
 from thalweg.web.guard import MAX_FORM, MAX_URL, Guard, Token, is_loopback, read_form
 
 
@@ -110,3 +111,13 @@ def test_an_occupied_port_is_an_error_not_a_crash(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["web", "--port", str(taken.getsockname()[1])]) == 2
     assert "--port 0" in capsys.readouterr().err
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()) as c,
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP and c.fileno() > 0

@@ -33,9 +33,8 @@ def web(runs: Path = Path("runs"), /, *, port: int = 8000, host: str = "127.0.0.
         ) from None
     if runs.exists() and not runs.is_dir():
         raise ThalwegError(f"{runs}: expected the folder of runs; it is a file")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family)
+        listening = listen(host, port)
     except (OSError, OverflowError) as error:
         raise ThalwegError(
             f"cannot listen on {host}, port {port}: {error}. Choose another: --port 0"
@@ -56,3 +55,21 @@ def web(runs: Path = Path("runs"), /, *, port: int = 8000, host: str = "127.0.0.
     )
     uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; it says that it is TCP.
+
+    asyncio sends small packets at once only on sockets that say so (``create_server`` makes none
+    that do), and the second packet of an answer would wait 40 ms for an acknowledgement.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(128)
+    except BaseException:
+        made.close()
+        raise
+    return made
