@@ -39,6 +39,14 @@ def _loaded(code: str) -> set[str]:
             "from thalweg.almanac.verification import verify; verify(a.entries()); s.available()",
             {"numpy", "scipy"},
         ),
+        (
+            "from thalweg.web import create_app\n"
+            "site = create_app().app.state.site\nsite.shelf.all()\n"
+            "from starlette.datastructures import QueryParams\n"
+            "from thalweg.web import almanac_pages, finding_pages, job_pages, run_pages\n"
+            "almanac_pages.entry(site, QueryParams({}), 'relex'); site.jobs.all()",
+            {"numpy", "scipy", "pyarrow", "cyclopts", "rich"},
+        ),
         ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),
     ],
 )  # fmt: skip

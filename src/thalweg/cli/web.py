@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ def web(runs: Path = Path("runs"), /, *, port: int = 8000, host: str = "127.0.0.
     """
     from thalweg.errors import ThalwegError
 
+    # What a chart has read is given back to the system, not kept for the next one.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import uvicorn
 

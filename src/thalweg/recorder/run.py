@@ -239,7 +239,8 @@ class Run:
                 rows = rows[keep[rows]]
                 if part in pieces and len(rows):
                     pieces[part].append((file.segment, steps[rows], values[rows]))
-        found = {part: _join(some) for part, some in pieces.items()}
+        # Each is let go as it is joined, so that never twice all of them are held.
+        found = {part: _join(pieces.pop(part)) for part in list(pieces)}
         for part, (steps, _) in found.items():
             if not len(steps):
                 self._check_name(self._series_names(), instrument, part)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -51,6 +52,8 @@ DATA: tuple[tuple[str, PageFunction], ...] = (
     ("/api/compare-runs/series.json", run_pages.series_of_runs),
 )
 
+#: Requests that are worked on at once.
+THREADS = 8
 _STATIC = {".css": "text/css", ".js": "text/javascript"}
 
 
@@ -89,6 +92,8 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # More threads than these would only hold memory while they wait for each other.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         # The first verdicts take seconds; the page answers meanwhile.
         threading.Thread(target=site.shelf.all, daemon=True).start()
         yield

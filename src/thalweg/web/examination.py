@@ -17,6 +17,8 @@ __all__ = ["Doctor", "finding_of"]
 
 #: Seconds that an examination may take, and how many are remembered.
 PATIENCE_S = 120.0
+#: Seconds to wait for the doctor while it looks at another run.
+WAIT_S = 20.0
 KEPT = 32
 
 
@@ -40,7 +42,9 @@ class Doctor:
         """
         run = self.folder.open(name)
         version = version_of(run)
-        with self._lock:
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise ThalwegError("The doctor is busy with another run. Try again in a minute.")
+        try:
             if name in self._kept and self._kept[name][0] == version:
                 return self._kept[name][1]
             command = [sys.executable, "-m", "thalweg", "doctor", "--json", str(run.path.resolve())]
@@ -58,6 +62,8 @@ class Doctor:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[name] = (version, found)
             return found
+        finally:
+            self._lock.release()
 
 
 def finding_of(raw: dict[str, Any]) -> Any:

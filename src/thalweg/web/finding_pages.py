@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import QueryParams
 
+from thalweg.almanac.bulletin import Digest, period_days
 from thalweg.almanac.bulletin import digest as digest_of
-from thalweg.almanac.bulletin import period_days
 from thalweg.almanac.entry import KINDS
 from thalweg.almanac.feeds import export
 from thalweg.almanac.finding import VERDICTS
 from thalweg.almanac.finding import search as search_in
+from thalweg.almanac.store import store_state
 from thalweg.errors import ThalwegError
 from thalweg.web.answer import Page
 
@@ -63,7 +65,8 @@ def search(site: Site, query: QueryParams) -> Page:
 
 def digest(site: Site, query: QueryParams, period: str = "") -> Page:
     """What happened in a day, an ISO week or a month; this week if none is named."""
-    found = digest_of(period or None)
+    today = datetime.datetime.now(datetime.UTC).date()
+    found = _digest(period, today, (site.shelf.state, store_state()))
     data = {
         "period": found.period,
         "first": found.first,
@@ -73,6 +76,12 @@ def digest(site: Site, query: QueryParams, period: str = "") -> Page:
         "papers": [asdict(p) for p in found.papers],
     }
     return Page("digest.html", f"Digest {found.period}", data, {"steps": _around(found.period)})
+
+
+@lru_cache(maxsize=32)
+def _digest(period: str, today: datetime.date, state: object) -> Digest:
+    """A digest, until the day or what it is made of has changed."""
+    return digest_of(period or None)
 
 
 def feed(format: str, query: QueryParams, base_url: str) -> str:

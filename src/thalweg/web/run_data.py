@@ -106,15 +106,17 @@ class RunData:
             ]
             fine: dict[str, Series] = {}
             if coarse and (a > low or b < high):
-                beyond = (b - a) // 10 + 1  # lines run on to the edges of the picture
+                beyond = (b - a) // 50 + 1  # lines run on to the edges of the picture
                 fine = run.some_series(instrument, coarse, first=a - beyond, last=b + beyond)
-        return [
-            (
-                part,
-                decimate(*fine[part], columns) if part in fine else _again(whole, a, b, columns),
-            )
-            for part, whole in overviews.items()
-        ]
+            return [
+                (
+                    part,
+                    decimate(*fine[part], columns)
+                    if part in fine
+                    else _again(whole, a, b, columns),
+                )
+                for part, whole in overviews.items()
+            ]
 
     def _overviews(
         self, run: Run, name: str, instrument: str, parts: Sequence[str]

@@ -52,6 +52,12 @@ class Shelf:
                 self._looked = time.monotonic()
             return list(self._all.values())
 
+    @property
+    def state(self) -> object:
+        """Changes whenever a verdict or its freshness may have."""
+        self.all()
+        return self._seen
+
     def get(self, slug: str) -> Shelved:
         """The entry of that slug.
 
