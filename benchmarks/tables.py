@@ -17,6 +17,28 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
+def almanac() -> list[list[str]]:
+    """Reading in and searching papers, beside plain tf-idf."""
+    r = _load("almanac")
+    rows = [["", "Thalweg", "tf-idf of arxiv-sanity-lite"]]
+    papers, peer = f"{r['papers']:,} papers", r["tfidf"]
+    rows.append([f"{papers}: reading in, scoring, relating", f"{r['ingest_s']:.1f} s", ""])
+    rows.append([f"{papers}: reading in again", f"{r['ingest_again_s']:.1f} s", ""])
+    rows.append([f"{papers}: index in memory", f"{r['index_s']:.1f} s", f"{peer['index_s']:.1f} s"])
+    for key, label in (
+        ("search_ms", "search"),
+        ("search_filtered_ms", "search, one kind and one year"),
+        ("related_ms", "entries related to a paper"),
+    ):
+        cells = [
+            f"{q['p50']:.1f} ms, {q['p95']:.1f} ms" if q else "" for q in (r[key], peer.get(key))
+        ]
+        rows.append([f"{label}: middle, 95th percentile", *cells])
+    rows.append(["all of it as Atom", f"{r['export_atom_s']:.2f} s", ""])
+    rows.append(["peak memory of the process", f"{r['peak_rss_mb']} MB", ""])
+    return rows
+
+
 def overhead() -> list[list[str]]:
     """Recorded over bare, and the peer."""
     result = _load("overhead")
@@ -594,6 +616,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "grokalign": grokalign,
     "grokking_on_digits": grokking_on_digits,
     "bilevel": bilevel,
+    "almanac": almanac,
     "treatments": treatments,
 }
 

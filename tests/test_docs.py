@@ -82,6 +82,8 @@ def test_the_commands_of_a_guide_print_what_it_shows(page, tmp_path):
         name = re.match(r"# (\w+\.py)\n", block)
         assert name, f"no file name in the first line of {block!r}"
         (tmp_path / name[1]).write_text(block)
+    for name, block in re.findall(r"`(\w+\.json)`[^`]*\n```json\n(.*?)^```$", text, re.M | re.S):
+        (tmp_path / name).write_text(block)
     blocks = "".join(re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S))
     calls = re.findall(r"^\$ thalweg (.*)\n((?:(?!\$ ).*\n)*)", blocks, re.M)
     assert calls
@@ -89,7 +91,7 @@ def test_the_commands_of_a_guide_print_what_it_shows(page, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, commands],
         cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "80"},
+        env={**os.environ, "COLUMNS": "80", "THALWEG_DATA": str(tmp_path / "data")},
         capture_output=True,
         text=True,
         timeout=120,

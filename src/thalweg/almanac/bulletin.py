@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from thalweg.almanac.bulletin_pages import as_html, as_message, as_text
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.entry import Entry
-from thalweg.almanac.evidence import SHIPPED, Evidence, read_folder, user_folder
+from thalweg.almanac.evidence import Evidence
 from thalweg.almanac.paper import Paper
 from thalweg.almanac.store import papers
 from thalweg.almanac.verdict import entry_verdict
+from thalweg.almanac.weighing import all_evidence
 from thalweg.errors import ThalwegError
 
 __all__ = ["Change", "Digest", "digest", "period_days"]
@@ -172,14 +173,9 @@ def period_days(period: str) -> tuple[datetime.date, datetime.date]:
 
 
 def _changes(start: str, end: str) -> list[Change]:
-    found = []
+    found, evidence = [], all_evidence()
     for entry in entries():
-        items = [
-            item
-            for folder in (SHIPPED, user_folder() / "evidence")
-            for _, item in read_folder(folder, entry.slug)
-        ]
-        items.sort(key=lambda item: item.run_at)
+        items = evidence[entry.slug]
         before = _verdict(entry, [i for i in items if i.run_at[:10] < start])
         within = [i for i in items if start <= i.run_at[:10] <= end]
         after = _verdict(entry, [i for i in items if i.run_at[:10] <= end])

@@ -62,9 +62,9 @@ class CharNgrams:
         vocabulary: dict[str, int] = {}
         counts = _word_counts(texts, vocabulary)
         self._grams: dict[str, int] = {}
-        cut = [[self._number(g) for g in ngrams(word)] for word in vocabulary]
+        cut = [[self._number(g) for g in ngrams(word)] for word in vocabulary] or [[]]
         spelled = _rows(cut, len(self._grams))
-        weights = (counts @ spelled).tocsr().astype(np.float32)
+        weights = (counts @ spelled).tocsr()
         df = np.bincount(weights.indices, minlength=max(len(self._grams), 1))
         self._idf = (np.log((1 + self.num_texts) / (1 + df)) + 1).astype(np.float32)
         # By columns: a query looks only at the n-grams that it has.
@@ -98,11 +98,13 @@ class CharNgrams:
 
     def _weighed(self, counts: Any) -> Any:
         """(1 + log tf)·idf, rows of length 1."""
-        counts.data = (1 + np.log(counts.data)) * self._idf[counts.indices]
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        squares = np.bincount(rows, counts.data.astype(np.float64) ** 2, counts.shape[0])
-        lengths = np.sqrt(np.maximum(squares, 1e-30)).astype(np.float32)
-        counts.data /= lengths[rows]
+        for start in range(0, counts.shape[0], 256):  # in stretches: a copy of all is large
+            bounds = counts.indptr[start : start + 257]
+            part = slice(bounds[0], bounds[-1])
+            values = (1 + np.log(counts.data[part])) * self._idf[counts.indices[part]]
+            rows = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+            squares = np.bincount(rows, values.astype(np.float64) ** 2, len(bounds) - 1)
+            counts.data[part] = values / np.sqrt(np.maximum(squares, 1e-30))[rows]
         return counts
 
 

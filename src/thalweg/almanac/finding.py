@@ -6,7 +6,7 @@ Source: the project's almanac (2026).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.char_ngrams import words
@@ -122,9 +122,9 @@ def search(
     depth = len(everything.by_name) if filtered else max(k, 200)
     found: list[Hit] = []
     for name, score in _ranked(everything, q, depth):
-        hit = _hit(everything.by_name[name], score, q, judged, weighed)
+        hit = _hit(everything.by_name[name], score, judged, weighed)
         if fits(hit):
-            found.append(hit)
+            found.append(replace(hit, why=_why(q, hit)))
         if len(found) >= k:
             break
     return found[:k]
@@ -156,14 +156,11 @@ def _date(item: Entry | Paper) -> str:
 def _hit(
     item: Entry | Paper,
     score: float,
-    q: str,
     judged: Mapping[str, str],
     weighed: Mapping[str, Importance],
 ) -> Hit:
     entry = isinstance(item, Entry)
     summary = " ".join(item.summary.split()) if entry else item.abstract
-    shared = shared_words(q, f"{item.title} {summary}")
-    why = ", ".join(shared) if shared else "spelled or meant alike" if q.strip() else "newest"
     return Hit(
         name=item.slug if entry else item.id,
         kind=item.kind if entry else "paper",
@@ -175,5 +172,12 @@ def _hit(
         verdict=judged[item.slug] if entry else "",
         importance=weighed[item.slug].score if entry else item.importance,
         score=score,
-        why=why,
+        why="",
     )
+
+
+def _why(q: str, hit: Hit) -> str:
+    if not q.strip():
+        return "newest"
+    shared = shared_words(q, f"{hit.title} {hit.summary}")
+    return ", ".join(shared) if shared else "spelled or meant alike"

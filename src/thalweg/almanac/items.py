@@ -11,11 +11,10 @@ from typing import Any
 
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.entry import KINDS, Entry
-from thalweg.almanac.evidence import SHIPPED, read_folder, user_folder
 from thalweg.almanac.paper import Paper
 from thalweg.almanac.plain_text import one_line
 from thalweg.almanac.store import papers
-from thalweg.almanac.weighing import importance_of, verdicts
+from thalweg.almanac.weighing import all_evidence, importance_of, verdicts
 from thalweg.errors import unknown_name
 
 __all__ = ["Item", "items", "source_url"]
@@ -104,11 +103,7 @@ def moment(date: str) -> str:
 
 
 def _entry(entry: Entry, judged: Mapping[str, str], base_url: str) -> Item:
-    runs = [
-        item.run_at
-        for folder in (SHIPPED, user_folder() / "evidence")
-        for _, item in read_folder(folder, entry.slug)
-    ]
+    runs = [item.run_at for item in all_evidence()[entry.slug]]
     published = moment(entry.source.date)
     return Item(
         name=entry.slug,

@@ -18,6 +18,7 @@ from functools import cache
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.char_ngrams import words
 from thalweg.almanac.corpus import entry_text
+from thalweg.almanac.finding import PLAIN
 from thalweg.almanac.paper import Near
 from thalweg.almanac.weighing import importances
 
@@ -48,8 +49,8 @@ def nearest(text: str) -> tuple[tuple[Near, ...], int]:
     for slug in sorted(rows, key=lambda s: (-rows[s][0], s))[:MOST]:
         overlap, shared = rows[slug]
         nearness = min(max((overlap - FAR) / (SAME - FAR), 0.0), 1.0)
-        if not nearness:
-            break
+        if not nearness or len(shared) < 2:  # one word in common is chance
+            continue
         found.append(Near(slug, round(nearness, 4), f"shared: {', '.join(shared[:3])}"))
         best = max(best, 1 + (weighed[slug].score - 1) * nearness)
     return tuple(found), min(max(math.floor(best + 0.5), 1), 10)
@@ -65,7 +66,10 @@ def overlaps(text: str) -> dict[str, tuple[float, list[str]]]:
     for slug, theirs in table.items():
         shared = sorted(stems.keys() & theirs, key=lambda s: (-rarity[s], s))
         total = math.fsum(rarity[s] for s in shared)
-        found[slug] = (total / math.sqrt(len(stems)), [stems[s] for s in shared])
+        found[slug] = (
+            total / math.sqrt(len(stems)),
+            [stems[s] for s in shared if stems[s] not in PLAIN],
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from thalweg.almanac.scores import hot_score
 from thalweg.errors import ThalwegError
@@ -29,6 +30,14 @@ class IngestError(ThalwegError):
         self.document, self.record, self.field, self.reason = document, record, field, reason
         where = [document, f"record {record}" if record else "", field]
         super().__init__(f"{', '.join(filter(None, where))}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the parts, not from the message."""
+        return _again, (self.document, self.reason, self.record, self.field)
+
+
+def _again(document: str, reason: str, record: str, field: str) -> IngestError:
+    return IngestError(document, reason, record=record, field=field)
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,12 @@ class Paper:
     @property
     def topics(self) -> tuple[str, ...]:
         """Topics of the entry it is nearest to, none if it is near to none."""
-        from thalweg.almanac.catalogue import entries
+        from thalweg.almanac.catalogue import get
 
-        nearest = {n.slug for n in self.near[:1]}
-        return tuple(t for e in entries() if e.slug in nearest for t in e.topics)
+        try:
+            return get(self.near[0].slug).topics if self.near else ()
+        except ThalwegError:  # an entry of another version of the catalogue
+            return ()
 
     def hot(self, today: datetime.date | None = None) -> float:
         """Importance that halves every 30 days."""

@@ -9,12 +9,14 @@ Source: J. Klensin 2008, RFC 5321 (SMTP); the project's almanac (2026).
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import os
 import re
 import smtplib
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from thalweg.almanac.bulletin import Digest
@@ -79,7 +81,7 @@ def send(
     message["Date"] = email.utils.format_datetime(datetime.datetime.now(datetime.UTC))
     message["Message-ID"] = email.utils.make_msgid(domain="thalweg.invalid")
     try:
-        with _connected(host, port) as server:
+        with _session(host, port) as server:
             noted = _note(recipient, fresh.keys, again)
             if noted is None:
                 raise ThalwegError(
@@ -106,6 +108,18 @@ def _server(smtp: str) -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536 or re.search(r"\s", host):
         raise ThalwegError(f"expected the mail server as HOST:PORT, got {smtp!r}")
     return host, int(port)
+
+
+@contextlib.contextmanager
+def _session(host: str, port: int) -> Iterator[smtplib.SMTP]:
+    """A connection; how it ends is of no account, for the mail was taken or refused before."""
+    server = _connected(host, port)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(OSError, smtplib.SMTPException):
+            server.quit()
+        server.close()
 
 
 def _connected(host: str, port: int) -> smtplib.SMTP:

@@ -14,12 +14,12 @@ from pathlib import Path
 import thalweg
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.code_hash import home_of
-from thalweg.almanac.evidence import SHIPPED, read_folder, user_folder
+from thalweg.almanac.evidence import SHIPPED, Evidence, read_folder, user_folder
 from thalweg.almanac.scores import Importance, importance, pagerank, share_of_log
 from thalweg.almanac.verdict import ClaimVerdict, entry_verdict
 from thalweg.errors import ThalwegError, unknown_name
 
-__all__ = ["importance_of", "importances", "uses", "verdicts"]
+__all__ = ["all_evidence", "importance_of", "importances", "uses", "verdicts"]
 
 EVIDENCE = {"reproduced": 1.0, "partly": 0.5, "untested": 0.25, "not": 0.0}
 _IMPORTED = re.compile(r"^\s*from thalweg[\w.]* import (\([^)]*\)|[^\n]*)", re.MULTILINE)
@@ -50,6 +50,11 @@ def importances() -> Mapping[str, Importance]:
     return _all(_evidence_state())
 
 
+def all_evidence() -> Mapping[str, tuple[Evidence, ...]]:
+    """Slug to its evidence, shipped and the user's own, the oldest first; read once."""
+    return _evidence(_evidence_state())
+
+
 def verdicts() -> dict[str, str]:
     """Slug to verdict, by the newest evidence that can be read; quicker than every standing."""
     return dict(_verdicts(_evidence_state()))
@@ -71,19 +76,27 @@ def _evidence_state() -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=2)
-def _verdicts(state: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _evidence(state: tuple[tuple[str, int], ...]) -> dict[str, tuple[Evidence, ...]]:
+    found = {}
     for entry in entries():
         items = [
             item
             for folder in (SHIPPED, user_folder() / "evidence")
             for _, item in read_folder(folder, entry.slug)
         ]
-        items.sort(key=lambda item: item.run_at, reverse=True)
+        found[entry.slug] = tuple(sorted(items, key=lambda item: item.run_at))
+    return found
+
+
+@lru_cache(maxsize=2)
+def _verdicts(state: tuple[tuple[str, int], ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries():
+        items = _evidence(state)[entry.slug]
         judged: list[ClaimVerdict] = []
         for claim in entry.claims:
             having = [i for i in items if claim.id in i.samples]
-            judged.append(having[0].judgement(claim.id).verdict if having else "untested")
+            judged.append(having[-1].judgement(claim.id).verdict if having else "untested")
         found[entry.slug] = entry_verdict(judged)
     return found
 

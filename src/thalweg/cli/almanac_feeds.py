@@ -21,8 +21,9 @@ def ingest(
     runs: Annotated[Path | None, Option] = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:
-    """Read in papers from files or web addresses; exit 1 if a record could not be read.
+    """Read in papers from files or web addresses; exit 1 if a record is bad.
 
+    Exit 2 if a whole document cannot be read; the others are. Formats are
     arXiv's Atom, RSS and OAI-PMH, and Hugging Face's daily papers as JSON. Further pages of an
     address are followed, three seconds apart. New papers are scored and related to the entries.
 
@@ -34,6 +35,7 @@ def ingest(
     """
     from thalweg.almanac.intake import IngestReport
     from thalweg.almanac.intake import ingest as read
+    from thalweg.almanac.paper import IngestError
     from thalweg.almanac.run_entries import run_entries
     from thalweg.almanac.store import papers
     from thalweg.cli.almanac_search import paper_plain, print_papers
@@ -43,9 +45,13 @@ def ingest(
     if not sources:
         raise ThalwegError("expected a file or an address: thalweg almanac ingest papers.xml")
     shown = run_entries(runs) if runs is not None else []
-    report = IngestReport()
+    report, failed = IngestReport(), False
     for source in sources:
-        report += read(source, format)
+        try:
+            report += read(source, format)
+        except IngestError as error:
+            report += IngestReport(errors=(error,))
+            failed = True
     fresh = set(report.new_ids)
     new = [p for p in papers() if p.id in fresh] if fresh else []
     new.sort(key=lambda p: (-p.importance, p.id))
@@ -58,7 +64,7 @@ def ingest(
             "papers": [paper_plain(p, shown) for p in new],
         }
         print_json({k: v for k, v in plain.items() if k != "new_ids"})
-        return int(bool(report.errors))
+        return 2 if failed else int(bool(report.errors))
     print_papers(new[:10], shown)
     if len(new) > 10:
         print(f"... and {len(new) - 10} more: thalweg almanac papers")
@@ -68,7 +74,7 @@ def ingest(
     print(f"{report.new} new, {report.updated} updated, {report.skipped} known already{removed}")
     if report.resume:
         print(f"to go on: thalweg almanac ingest '{report.resume}'")
-    return int(bool(report.errors))
+    return 2 if failed else int(bool(report.errors))
 
 
 def digest(

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -131,7 +131,7 @@ def papers(
     return 0
 
 
-def paper_plain(paper: Paper, runs: Sequence[tuple[str, str, str]] = ()) -> dict[str, object]:
+def paper_plain(paper: Paper, runs: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
     """A paper as JSON."""
     from thalweg.almanac.run_entries import concerning
 

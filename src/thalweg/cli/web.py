@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import sys
@@ -23,8 +24,7 @@ def web(runs: Path = Path("runs"), /, *, port: int = 8000, host: str = "127.0.0.
     """
     from thalweg.errors import ThalwegError
 
-    # What a chart has read is given back to the system, not kept for the next one.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _give_memory_back()
     try:
         import uvicorn
 
@@ -76,3 +76,16 @@ def listen(host: str, port: int) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _give_memory_back() -> None:
+    """What a chart has read goes back to the system and is not kept for the next one.
+
+    glibc keeps a heap per thread and, after the first large array, larger ones too.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        arena_max, mmap_threshold = -8, -3
+        mallopt(arena_max, 2)
+        mallopt(mmap_threshold, 262_144)

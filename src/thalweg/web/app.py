@@ -53,7 +53,7 @@ DATA: tuple[tuple[str, PageFunction], ...] = (
 )
 
 #: Requests that are worked on at once.
-THREADS = 8
+THREADS = 6
 _STATIC = {".css": "text/css", ".js": "text/javascript"}
 
 
