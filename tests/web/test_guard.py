@@ -62,6 +62,16 @@ def test_requests_from_other_pages_are_refused(method, origin):
     assert said.status_code == 403
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_foreign_pages_may_lead_here_but_embed_nothing(site):
+    embedded = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+    assert _client().get("/", headers=embedded).status_code == 403
+    followed = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+    assert _client().get("/", headers=followed).status_code == 200
+    ours = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    assert _client().get("/", headers=ours).status_code == 200
+
+
 def test_the_page_itself_may_ask():
     form = {"data": {"a": "1"}, "headers": {"origin": "http://127.0.0.1:8000"}}
     assert _client().post("/form", **form).text == "{'a': '1'}"

@@ -146,6 +146,8 @@ def test_a_run_that_ended_ends_its_stream(client, planted):
 def test_streams_are_counted(client, planted, monkeypatch):
     monkeypatch.setattr(live, "MOST_STREAMS", 0)
     assert client.get("/runs/a/live").status_code == 503
+    monkeypatch.undo()
+    assert client.app.app.state.site.streams.open == 0
 
 
 @pytest.fixture

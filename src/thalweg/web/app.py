@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from thalweg.errors import ThalwegError
 from thalweg.web import almanac_pages, finding_pages, job_pages, run_pages
 from thalweg.web.answer import Page, as_json, etagged
 from thalweg.web.guard import Guard
-from thalweg.web.live import Streams
+from thalweg.web.live import follow
 from thalweg.web.site import Site
 
 __all__ = ["PAGES", "create_app"]
@@ -74,10 +75,11 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
     ]
     for path, twin, function in PAGES:
         routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
-    streams = Streams(site.runs)
 
     async def live(request: Request) -> Response:
-        return await streams.follow(request.path_params["name"])
+        name = request.path_params["name"]
+        await run_in_threadpool(site.runs.open, name)
+        return site.streams.send(follow(site.runs, name))
 
     routes += [Route(path, _json(site, function)) for path, function in DATA]
     routes += job_pages.routes(site)

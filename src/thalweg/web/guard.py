@@ -83,6 +83,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin != f"{scope['scheme']}://{hosts[0]}":
             return 403, "Requests from other pages are refused.\n"
+        # Pictures and scripts of a foreign page send no Origin; browsers say where they are from.
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if foreign and headers.get("sec-fetch-mode") != "navigate":
+            return 403, "Requests from other pages are refused.\n"
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > MAX_URL:
             return 414, "The address is too long.\n"
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from thalweg.studies.study import available
 from thalweg.web.answer import Page, address
 from thalweg.web.guard import read_form
 from thalweg.web.jobs import WorkerBusy, plain
+from thalweg.web.live import event
 
 if TYPE_CHECKING:
     from thalweg.web.site import Site
@@ -68,9 +68,7 @@ def routes(site: Site) -> list[Route]:
         if not (begin.isascii() and begin.isdigit() and len(begin) < 16):
             raise HTTPException(404, "begin: expected a whole number")
         await run_in_threadpool(site.jobs.get, id)
-        events = _log(site, id, int(begin))
-        headers = {"cache-control": "no-store"}
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return site.streams.send(_log(site, id, int(begin)))
 
     return [
         Route("/e/{slug}/study", start, methods=["POST"]),
@@ -86,10 +84,9 @@ async def _log(site: Site, id: str, begin: int) -> AsyncIterator[str]:
         text, end = await run_in_threadpool(site.jobs.log, id, begin)
         if text:
             begin = end
-            said = json.dumps({"text": text.decode("utf-8", "replace"), "end": end})
-            yield f"event: log\ndata: {said}\n\n"
+            yield event("log", {"text": text.decode("utf-8", "replace"), "end": end})
         elif state != "running":
-            yield f"event: ended\ndata: {json.dumps({'state': state})}\n\n"
+            yield event("ended", {"state": state})
             return
         else:
             await asyncio.sleep(LOOK_S)

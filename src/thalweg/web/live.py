@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -14,7 +15,7 @@ from starlette.responses import StreamingResponse
 from thalweg.web.run_data import version_of
 from thalweg.web.run_folder import RunFolder
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "event", "follow"]
 
 #: Streams at once, seconds between looks, seconds of silence before a sign of life.
 MOST_STREAMS = 64
@@ -23,54 +24,54 @@ SILENCE_S = 15.0
 
 
 class Streams:
-    """The open streams of a server.
+    """The open streams of a server; a browser that is closed ends its own."""
 
-    Args:
-        folder: where the runs lie.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.open = 0
 
-    async def follow(self, name: str) -> StreamingResponse:
-        """Events ``grown`` each time that a run has grown, and ``ended`` when it has ended.
+    def send(self, events: AsyncIterator[str]) -> StreamingResponse:
+        """Events as they come.
 
         Raises:
-            ThalwegError: if there is no such run.
             HTTPException: 503 if too many are open.
         """
-        await run_in_threadpool(self._look, name)
         if self.open >= MOST_STREAMS:
             raise HTTPException(503, "Too many live pages are open. Close some.")
         headers = {"cache-control": "no-store"}
-        return StreamingResponse(
-            self._events(name), media_type="text/event-stream", headers=headers
-        )
+        media_type = "text/event-stream"
+        return StreamingResponse(self._counted(events), media_type=media_type, headers=headers)
 
-    async def _events(self, name: str) -> AsyncIterator[str]:
+    async def _counted(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         self.open += 1
         try:
-            seen, told = None, time.monotonic()
-            while True:
-                version, status = await run_in_threadpool(self._look, name)
-                if version != seen:
-                    seen, told = version, time.monotonic()
-                    yield _event("grown", {"version": version})
-                if status != "running":
-                    yield _event("ended", {"status": status})
-                    return
-                if time.monotonic() - told > SILENCE_S:
-                    told = time.monotonic()
-                    yield ": still running\n\n"
-                await asyncio.sleep(LOOK_S)
+            async for event in events:
+                yield event
         finally:
             self.open -= 1
 
-    def _look(self, name: str) -> tuple[str, str]:
-        run = self.folder.open(name)
+
+async def follow(folder: RunFolder, name: str) -> AsyncIterator[str]:
+    """Events ``grown`` each time that a run has grown, and ``ended`` when it has ended."""
+
+    def look() -> tuple[str, str]:
+        run = folder.open(name)
         return version_of(run), str(run.header.get("status"))
 
+    seen, told = None, time.monotonic()
+    while True:
+        version, status = await run_in_threadpool(look)
+        if version != seen:
+            seen, told = version, time.monotonic()
+            yield event("grown", {"version": version})
+        if status != "running":
+            yield event("ended", {"status": status})
+            return
+        if time.monotonic() - told > SILENCE_S:
+            told = time.monotonic()
+            yield ": still running\n\n"
+        await asyncio.sleep(LOOK_S)
 
-def _event(kind: str, data: dict[str, str]) -> str:
+
+def event(kind: str, data: Mapping[str, Any]) -> str:
+    """One event as it is sent."""
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

@@ -11,6 +11,7 @@ from thalweg.web.answer import Page, address, templates
 from thalweg.web.examination import Doctor
 from thalweg.web.guard import Token
 from thalweg.web.jobs import Jobs
+from thalweg.web.live import Streams
 from thalweg.web.run_data import RunData
 from thalweg.web.run_folder import RunFolder
 from thalweg.web.shelf import Shelf
@@ -38,6 +39,7 @@ class Site:
         self.data = RunData(self.runs)
         self.doctor = Doctor(self.runs)
         self.jobs = Jobs()
+        self.streams = Streams()
         self.shelf = Shelf()
         self.token = Token()
         self.live = live
