@@ -607,8 +607,33 @@ def checkpoint_diff() -> list[list[str]]:
     return rows
 
 
+def web() -> list[list[str]]:
+    """Times of the page, and memory of its server."""
+    r = _load("web")
+    run, readers = r["long_run"], r["readers"]
+
+    def times(q: dict[str, float]) -> list[str]:
+        return [f"{q['median_ms']:.0f} ms", f"{q['p95_ms']:.0f} ms"]
+
+    rows = [["", "median", "95 % below"]]
+    rows += [[f"page: {name}", *times(q)] for name, q in r["pages"]["each"].items()]
+    rows.append(["all pages", *times(r["pages"]["all"])])
+    chart = f"{run['series_in_chart']} of {r['run']['series']} series"
+    rows.append(["long run, page, first time", f"{run['cold_page_ms']:.0f} ms", ""])
+    rows.append([f"long run, chart of {chart}, first time", f"{run['cold_chart_ms']:.0f} ms", ""])
+    rows.append(["long run, page, again", f"{run['page_ms']:.0f} ms", ""])
+    for share, q in run["zooms"].items():
+        rows.append([f"long run, zoom to {100 * float(share):g} % of it", *times(q)])
+    label = f"{readers['readers']} readers for {readers['seconds']:.0f} s: "
+    label += f"{readers['requests']:,} requests, {readers['errors']} errors"
+    rows.append([label, *times(readers)])
+    rows.append(["most memory of the server", f"{r['peak_rss_mb']} MB", ""])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
+    "web": web,
     "growth": growth,
     "read": read,
     "curvature": curvature,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     *("numerics", "optim", "losses", "nn", "data", "laws", "trajectory", "instruments", "theory"),
     *("recorder", "continual", "rl", "unlearning", "generative", "doctor", "studies", "almanac"),
-    "report",
+    *("report", "web"),
 )
 SOURCE = re.compile(r"arXiv[: ]\s*\d{4}\.\d{4,5}|doi\.org|\b(19|20)\d\d\b")
 

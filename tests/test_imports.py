@@ -49,6 +49,12 @@ def _loaded(code: str) -> set[str]:
             "from thalweg.cli import main\nfor verb in ('search x', 'related grokalign', 'papers', "
             "'digest 2026-11', 'export rss'): main(['almanac', *verb.split()])",
             {"numpy", "scipy", "rich", "cyclopts"},
+            "from thalweg.web import create_app\n"
+            "site = create_app().app.state.site\nsite.shelf.all()\n"
+            "from starlette.datastructures import QueryParams\n"
+            "from thalweg.web import almanac_pages, finding_pages, job_pages, run_pages\n"
+            "almanac_pages.entry(site, QueryParams({}), 'relex'); site.jobs.all()",
+            {"numpy", "scipy", "pyarrow", "cyclopts", "rich"},
         ),
         ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),
     ],

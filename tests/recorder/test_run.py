@@ -222,3 +222,22 @@ def test_what_was_not_measured_is_told_with_its_reason(tmp_path):
         ("sharpness", "", "unsupported:no"): [3],
     }
     assert run.unmeasured(rank=1) == {}
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_some_series_of_a_stretch_are_those_of_the_whole(tmp_path, close):
+    run = Run(make_run(tmp_path))
+    write(tmp_path, range(0, 8), NAMES, segment=0, close=close)
+    write(tmp_path, range(5, 12), NAMES, segment=1, offset=100.0, close=close)
+    assert run.names == sorted(NAMES)
+    found = run.some_series("grad_norm", ["fc.weight", ""], first=3, last=9)
+    assert list(found) == ["fc.weight", ""]
+    for part, (steps, values) in found.items():
+        whole_steps, whole = run.series("grad_norm", part)
+        inside = (whole_steps >= 3) & (whole_steps <= 9)
+        assert np.array_equal(steps, whole_steps[inside])
+        assert np.array_equal(values, whole[inside])
+    whole = run.some_series("grad_norm", ["fc.bias"])["fc.bias"]
+    assert np.array_equal(whole[1], run.series("grad_norm", "fc.bias")[1])
+    with pytest.raises(ThalwegError, match="unknown part of 'grad_norm'"):
+        run.some_series("grad_norm", ["fc.bia"])

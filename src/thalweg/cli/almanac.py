@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from thalweg.cli.almanac_build import build
 from thalweg.cli.almanac_feeds import digest, export, ingest
 from thalweg.cli.almanac_search import papers, related, search
 
@@ -28,6 +29,7 @@ almanac.command(related, help_epilogue="Example: thalweg almanac related grokali
 almanac.command(papers, help_epilogue="Example: thalweg almanac papers --sort hot --runs runs")
 almanac.command(ingest, help_epilogue="Example: thalweg almanac ingest papers.xml")
 almanac.command(digest, help_epilogue="Example: thalweg almanac digest 2026-11")
+almanac.command(build, help_epilogue="Example: thalweg almanac build site")
 almanac.command(export, help_epilogue="Example: thalweg almanac export atom --kind law -o laws.xml")
 
 

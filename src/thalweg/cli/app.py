@@ -30,6 +30,7 @@ from thalweg.cli.report import report
 from thalweg.cli.show import show
 from thalweg.cli.study import study
 from thalweg.cli.trajectory import trajectory
+from thalweg.cli.web import web
 from thalweg.errors import ThalwegError
 
 __all__ = ["app", "main"]
@@ -81,6 +82,7 @@ app.command(
     usage="Usage: thalweg replay [OPTIONS] [RUN] [-- SCRIPT [ARGS...]]",
     help_epilogue="Example: thalweg replay runs/digits --steps 5",
 )
+app.command(web, help_epilogue="Example: thalweg web runs --port 8000")
 app.command(version, help_epilogue="Example: thalweg version")
 
 

@@ -7,7 +7,7 @@ dropped and named in `Run.notes`. Axes: `T` rows of one series.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +80,11 @@ class Run:
         found = self._read(lambda file: read_part(file, ["time_s"]))
         times = [_column(table, "time_s") for _, table in found]
         return float(max((time.max() for time in times if len(time)), default=0.0))
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Every series that has a row, (instrument, part), sorted."""
+        return sorted(self._series_names())
 
     @property
     def instruments(self) -> list[str]:
@@ -189,6 +194,57 @@ class Run:
                 rows = slice(begin, end) if whole else begin + np.flatnonzero(keep[begin:end])
                 pieces.setdefault(name, []).append((file.segment, steps[rows], values[rows]))
         return {name: _join(found) for name, found in pieces.items()}
+
+    def some_series(
+        self,
+        instrument: str,
+        parts: Collection[str],
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        rank: int = 0,
+    ) -> dict[str, Series]:
+        """Some parts of an instrument, or a stretch of them, in one pass over the files.
+
+        Args:
+            instrument: its name.
+            parts: which of its parts.
+            first: rows before this step are left out.
+            last: rows after this step are left out.
+            rank: of the process that measured.
+
+        Returns:
+            Part to steps and values, as `series` gives them; in the order of ``parts``.
+
+        Raises:
+            ThalwegError: if the run has no such instrument or part.
+        """
+        columns = ["step", "part", "value", "status"]
+        low = -np.inf if first is None else first
+        high = np.inf if last is None else last
+        pieces: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {part: [] for part in parts}
+        for file, table in self._read(
+            lambda file: read_part(
+                file, columns, instrument=instrument, part=parts, first=first, last=last
+            ),
+            rank,
+        ):
+            steps, values, keep = _column(table, "step"), _column(table, "value"), _measured(table)
+            keep &= (low <= steps) & (steps <= high)
+            codes, names = codes_of(table["part"])
+            order = np.argsort(codes, kind="stable")
+            bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+            for code, part in enumerate(names):
+                rows = order[bounds[code] : bounds[code + 1]]
+                rows = rows[keep[rows]]
+                if part in pieces and len(rows):
+                    pieces[part].append((file.segment, steps[rows], values[rows]))
+        # Each is let go as it is joined, so that never twice all of them are held.
+        found = {part: _join(pieces.pop(part)) for part in list(pieces)}
+        for part, (steps, _) in found.items():
+            if not len(steps):
+                self._check_name(self._series_names(), instrument, part)
+        return found
 
     def unmeasured(self, *, rank: int = 0) -> dict[tuple[str, str, str], np.ndarray]:
         """What was not measured, and why: the rows that `series` leaves out.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,8 @@ _STRINGS = ["instrument", "part", "status"]
 _GROUP_ROWS = 16_384
 # Above this a row group is cut even inside a series.
 _MAX_GROUP_ROWS = 262_144
+# Steps that no training reaches, on either side.
+_FAR = (-(2**63), 2**63 - 1)
 
 
 @dataclass(frozen=True, order=True)
@@ -152,7 +155,9 @@ def read_part(
     columns: list[str],
     *,
     instrument: str | None = None,
-    part: str | None = None,
+    part: str | Collection[str] | None = None,
+    first: int | None = None,
+    last: int | None = None,
 ) -> tuple[pa.Table, str]:
     """Some columns of one part, strings as dictionaries, and what was dropped ("" if nothing).
 
@@ -160,17 +165,23 @@ def read_part(
         file: as listed.
         columns: which columns, in this order.
         instrument: keep rows of this instrument only.
-        part: keep rows of this part only.
+        part: keep rows of this part, or of these parts, only.
+        first: rows of earlier steps may be left out; where they lie apart they are not read.
+        last: likewise of later steps.
 
     Raises:
         FileNotFoundError: if the file is gone (the writer may have compacted it).
     """
-    wanted = {"instrument": instrument, "part": part}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    wanted = {
+        name: {value} if isinstance(value, str) else set(value)
+        for name, value in (("instrument", instrument), ("part", part))
+        if value is not None
+    }
+    steps = (_FAR[0] if first is None else first, _FAR[1] if last is None else last)
     needed = [*columns, *(name for name in wanted if name not in columns)]
     if file.path.suffix == ".parquet":
         try:
-            table, why = _read_parquet(file.path, needed, wanted), ""
+            table, why = _read_parquet(file.path, needed, wanted, steps), ""
         except FileNotFoundError:
             raise
         except DAMAGE as error:
@@ -182,33 +193,48 @@ def read_part(
         table, why = read_stream(file.path, MEASUREMENTS)
         table = _as_read(table, needed)
     keep = None
-    for name, value in wanted.items():
-        mask = _equals(table[name], value)
+    for name, values in wanted.items():
+        mask = _is_one_of(table[name], values)
         keep = mask if keep is None else keep & mask
     if keep is not None and not keep.all():
         table = table.filter(pa.array(keep))
     return table.select(columns), why
 
 
-def _read_parquet(path: Path, columns: list[str], wanted: dict[str, str]) -> pa.Table:
+def _read_parquet(
+    path: Path, columns: list[str], wanted: dict[str, set[str]], steps: tuple[int, int]
+) -> pa.Table:
     with pq.ParquetFile(
         path, read_dictionary=_STRINGS, page_checksum_verification=True, pre_buffer=False
     ) as file:
         if not file.schema_arrow.remove_metadata().equals(_as_read(None, MEASUREMENTS.names)):
             raise ValueError("not the measurement schema")
         meta = file.metadata
-        groups = range(meta.num_row_groups)
-        for name, value in wanted.items():
+        groups: Iterable[int] = range(meta.num_row_groups)
+        if steps != _FAR:
+            groups = [g for g in groups if _may_lie(meta.row_group(g).column(0), steps)]
+        for name, values in wanted.items():
             column = MEASUREMENTS.get_field_index(name)
-            groups = [g for g in groups if _may_hold(meta.row_group(g).column(column), value)]
+            groups = [g for g in groups if _may_hold(meta.row_group(g).column(column), values)]
+        groups = list(groups)
         table = file.read_row_groups(groups, columns=columns, use_threads=len(groups) > 8)
     table.validate(full=True)
     return table.select(columns)
 
 
-def _may_hold(column: pq.ColumnChunkMetaData, value: str) -> bool:
+def _may_lie(column: pq.ColumnChunkMetaData, steps: tuple[int, int]) -> bool:
     stats = column.statistics
-    return stats is None or not stats.has_min_max or stats.min <= value <= stats.max
+    return (
+        stats is None or not stats.has_min_max or (stats.min <= steps[1] and steps[0] <= stats.max)
+    )
+
+
+def _may_hold(column: pq.ColumnChunkMetaData, values: set[str]) -> bool:
+    stats = column.statistics
+    if stats is None or not stats.has_min_max:
+        return True
+    least, most = stats.min, stats.max
+    return any(least <= value <= most for value in values)
 
 
 def _as_read(table: pa.Table | None, columns: list[str]) -> pa.Table | pa.Schema:
@@ -223,13 +249,12 @@ def _as_read(table: pa.Table | None, columns: list[str]) -> pa.Table | pa.Schema
     return schema if table is None else table.select(columns).cast(schema)
 
 
-def _equals(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    """Mask of the rows of a dictionary column that hold a value."""
+def _is_one_of(column: pa.ChunkedArray, values: set[str]) -> np.ndarray:
+    """Mask of the rows of a dictionary column that hold one of some values."""
     masks = [np.zeros(0, bool)]
     for chunk in column.chunks:
-        words = chunk.dictionary.to_pylist()
-        code = words.index(value) if value in words else -1
-        masks.append(chunk.indices.to_numpy(zero_copy_only=False) == code)
+        wanted = np.array([word in values for word in chunk.dictionary.to_pylist()] or [False])
+        masks.append(wanted[chunk.indices.to_numpy(zero_copy_only=False)])
     return np.concatenate(masks)
 
 

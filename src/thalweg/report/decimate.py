@@ -66,7 +66,7 @@ def decimate(
         >>> len(shown), shown.points, shown.high.max()
         (10, 1000, np.float64(9.0))
     """
-    edges = _edges(np.unique(steps), columns)
+    edges = _edges(_distinct(steps), columns)
     low, middle, high, nonfinite, first, held = _columns(steps, values, edges, spread)
     banded = len(steps) > int(held.sum()) or (spread is not None and bool(np.any(spread > 0)))
     return Columns(
@@ -100,6 +100,11 @@ def envelope(series: Sequence[Series], columns: int) -> Columns:
         sum(len(steps) for steps, _ in series),
         True,
     )
+
+
+def _distinct(steps: np.ndarray) -> np.ndarray:
+    """Each once; they ascend, so that neighbours tell."""
+    return steps[np.append(True, steps[1:] != steps[:-1])] if len(steps) else steps
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
