@@ -334,7 +334,10 @@ class Run:
             return self._names[key], ""
         table, why = read_part(file, ["instrument", "part"])
         (a, instruments), (b, parts) = codes_of(table["instrument"]), codes_of(table["part"])
-        pairs = np.unique(a.astype(np.int64) * max(len(parts), 1) + b).tolist()
+        pair = a.astype(np.int64) * max(len(parts), 1) + b
+        # Rows of one series lie together in a compacted part, so that few are left to sort.
+        first = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
+        pairs = np.unique(pair[first]).tolist()
         names = {(instruments[k // len(parts)], parts[k % len(parts)]) for k in pairs}
         if not why and file.path.suffix == ".parquet":
             self._names[key] = names
