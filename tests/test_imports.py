@@ -49,6 +49,8 @@ def _loaded(code: str) -> set[str]:
             "from thalweg.cli import main\nfor verb in ('search x', 'related grokalign', 'papers', "
             "'digest 2026-11', 'export rss'): main(['almanac', *verb.split()])",
             {"numpy", "scipy", "rich", "cyclopts"},
+        ),
+        (
             "from thalweg.web import create_app\n"
             "site = create_app().app.state.site\nsite.shelf.all()\n"
             "from starlette.datastructures import QueryParams\n"

@@ -16,8 +16,8 @@ from thalweg.recorder.snapshots import SketchWriter
 
 
 def gram(points):
-    G = torch.as_tensor(points, dtype=torch.float64)
-    return G @ G.T
+    points = np.asarray(points, dtype=np.float64)
+    return points @ points.T
 
 
 def sketched(run, points, steps=None):

@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from thalweg.doctor.diagnosis import Diagnosis, Evidence
 from thalweg.doctor.readings import matrices
 from thalweg.errors import ThalwegError
 from thalweg.recorder.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["principal_directions_moved"]
 

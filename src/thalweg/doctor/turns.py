@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from thalweg.doctor.readings import finite
 from thalweg.recorder.run import Run
@@ -70,7 +68,7 @@ def turns(run: Run) -> list[Turn]:
     if len(path.steps) < LEAST_POINTS:
         return []
     steps = np.array([path.base_step, *path.steps])
-    G = torch.nn.functional.pad(path.gram, (1, 0, 1, 0))
+    G = np.pad(path.gram.numpy(), ((1, 0), (1, 0)))
     lengths = _new_lengths(steps, G)
     return _peaks(lengths)
 
@@ -99,7 +97,7 @@ def _evenly(steps: np.ndarray) -> np.ndarray:
     return np.unique(np.searchsorted(steps, wanted).clip(max=len(steps) - 1))
 
 
-def _new_lengths(steps: np.ndarray, G: Tensor) -> dict[int, tuple[float, float, float]]:
+def _new_lengths(steps: np.ndarray, G: np.ndarray) -> dict[int, tuple[float, float, float]]:
     """Step to its window, the new length and the known share, at the finest windows that fit."""
     found: dict[int, tuple[float, float, float]] = {}
     first, last, gaps = steps[0], steps[-1], np.diff(steps)
@@ -112,7 +110,7 @@ def _new_lengths(steps: np.ndarray, G: Tensor) -> dict[int, tuple[float, float, 
     return found
 
 
-def new_length(steps: np.ndarray, G: Tensor, step: float, window: float) -> tuple[float, float]:
+def new_length(steps: np.ndarray, G: np.ndarray, step: float, window: float) -> tuple[float, float]:
     """How far a window after a step goes outside where the four before it went.
 
     Args:
@@ -126,28 +124,28 @@ def new_length(steps: np.ndarray, G: Tensor, step: float, window: float) -> tupl
         that is not in it. 1 and 0 for a random walk in many dimensions, 0 and 1 for a line.
     """
     halves = _points(steps, step + window / 2 * np.arange(-2 * BEFORE, 1))
-    before = halves.diff(dim=0)
-    moves = halves[::2].diff(dim=0)
-    after = _points(steps, np.array([step, step + window])).diff(dim=0)[0]
-    values, vectors = torch.linalg.eigh(before @ G @ before.T)
+    before = np.diff(halves, axis=0)
+    moves = np.diff(halves[::2], axis=0)
+    after = np.diff(_points(steps, np.array([step, step + window])), axis=0)[0]
+    values, vectors = np.linalg.eigh(before @ G @ before.T)
     kept = values > 1e-4 * values[-1]  # smaller ones are the noise of the sketches
     along = vectors[:, kept].T @ (before @ G @ after)
     square = float(after @ G @ after)
     longest = float((moves @ G @ moves.T).diagonal().max())
     if not square > 0 or not longest > 0:
         return 0.0, 1.0
-    known = min(float((along.square() / values[kept]).sum()) / square, 1.0)
+    known = min(float((along**2 / values[kept]).sum()) / square, 1.0)
     return ((1 - known) * square / longest) ** 0.5, known
 
 
-def _points(steps: np.ndarray, times: np.ndarray) -> Tensor:
+def _points(steps: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Points of the path at any times as mixtures of those known, (n, T)."""
     j = (np.searchsorted(steps, times, side="right") - 1).clip(0, len(steps) - 2)
-    share = torch.from_numpy((times - steps[j]) / (steps[j + 1] - steps[j]))
-    out = torch.zeros(len(times), len(steps), dtype=torch.float64)
-    rows = torch.arange(len(times))
-    out[rows, torch.from_numpy(j)] = 1 - share
-    out[rows, torch.from_numpy(j + 1)] = share
+    share = (times - steps[j]) / (steps[j + 1] - steps[j])
+    out = np.zeros((len(times), len(steps)))
+    rows = np.arange(len(times))
+    out[rows, j] = 1 - share
+    out[rows, j + 1] = share
     return out
 
 
