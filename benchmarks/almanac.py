@@ -168,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["THALWEG_DATA"] = folder
         result = run(300 if quick else 5000, 30 if quick else 300)
+        del os.environ["THALWEG_DATA"]
     print(json.dumps(result, indent=2))
     if not quick:
         head = {"command": "python -m benchmarks.almanac", **facts("numpy", "scipy")}

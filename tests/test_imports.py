@@ -47,6 +47,17 @@ def _loaded(code: str) -> set[str]:
             "almanac_pages.entry(site, QueryParams({}), 'relex'); site.jobs.all()",
             {"numpy", "scipy", "pyarrow", "cyclopts", "rich"},
         ),
+        (
+            "import thalweg.almanac as a\na.search('x'); a.related('grokalign'); a.papers()\n"
+            "a.export('atom'); a.digest('2026-11').eml; a.importance_of('grokalign'); dir(a)\n"
+            "from thalweg.almanac.intake import ingest; import thalweg.almanac.sending",
+            {"numpy", "scipy"},
+        ),
+        (
+            "from thalweg.cli import main\nfor verb in ('search x', 'related grokalign', 'papers', "
+            "'digest 2026-11', 'export rss'): main(['almanac', *verb.split()])",
+            {"numpy", "scipy", "rich", "cyclopts"},
+        ),
         ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),
     ],
 )  # fmt: skip

@@ -183,3 +183,12 @@ def test_killed_while_reading_in_nothing_is_lost_and_nothing_is_half_there(tmp_p
     for path in sorted(tmp_path.glob("*.xml")):
         ingest(path)
     assert len(papers()) == 30 * each and store_file().exists()
+
+
+def test_several_processes_at_once_count_each_paper_once():
+    program = "import sys; from thalweg.almanac import ingest; print(ingest(sys.argv[1]).new)"
+    command = [sys.executable, "-c", program, str(VECTORS / "arxiv_page_s0_m10.xml")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 4
+    assert sum(map(int, said)) == 10 == len(papers())

@@ -30,7 +30,13 @@ class Handler(socketserver.StreamRequestHandler):
                 self.say("550 not here")
             elif verb == "EHLO":
                 self.say("250-loopback")
+                if server.offers_tls:
+                    self.say("250-STARTTLS")
                 self.say("250 8BITMIME")
+            elif verb == "STARTTLS":
+                self.say("220 go on")
+                self.wfile.write(b"this is no handshake" * 20)
+                return
             elif verb == "MAIL":
                 mail, recipients = line.split("<")[1].split(">")[0], []
                 self.say("250 ok")
@@ -67,7 +73,7 @@ class Server(socketserver.ThreadingTCPServer):
 def smtp():
     with Server(("127.0.0.1", 0), Handler) as server:
         server.mails, server.said, server.refuse = [], [], set()
-        server.hang_up = server.later = False
+        server.hang_up = server.later = server.offers_tls = False
         server.address = f"127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -163,6 +169,15 @@ def test_two_at_once_send_one_mail(smtp, week, monkeypatch):
     with pytest.raises(ThalwegError, match="another process is sending"):
         send(made, "ada@example.org", smtp.address)
     assert len(smtp.mails) == 1
+
+
+def test_tls_that_fails_is_no_reason_to_go_on_without(smtp, week):
+    smtp.offers_tls = True
+    made = week(1)
+    with pytest.raises(ThalwegError, match="no mail can be sent"):
+        send(made, "ada@example.org", smtp.address)
+    assert smtp.said[-1].upper() == "STARTTLS" and smtp.mails == []
+    assert unsent(made, "ada@example.org").keys == made.keys
 
 
 def test_no_password_without_tls(smtp, week, monkeypatch):
