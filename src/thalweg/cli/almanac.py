@@ -12,6 +12,7 @@ from thalweg.cli.almanac_feeds import digest, export, ingest
 from thalweg.cli.almanac_search import papers, related, search
 
 if TYPE_CHECKING:
+    from thalweg.almanac.evidence import Evidence
     from thalweg.almanac.standings import ClaimStanding
 
 __all__ = ["almanac", "claim_lines", "claim_plain"]
@@ -198,8 +199,6 @@ def claim_plain(c: ClaimStanding) -> dict[str, Any]:
     """A claim, its figures and its verdict, as JSON."""
     from dataclasses import asdict
 
-    from thalweg.almanac.evidence import as_json
-
     item = c.evidence
     return asdict(c.claim) | {
         "verdict": c.judgement.verdict,
@@ -210,8 +209,18 @@ def claim_plain(c: ClaimStanding) -> dict[str, Any]:
         "samples": list(item.samples[c.claim.id]) if item else [],
         "baselines": list(item.baselines.get(c.claim.id, ())) if item else [],
         "controls": list(item.controls.get(c.claim.id, ())) if item else [],
-        "evidence": {k: v for k, v in as_json(item).items() if k != "curves"} if item else None,
+        "evidence": _without_curves(item) if item else None,
     }
+
+
+def _without_curves(item: Evidence) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from thalweg.almanac.evidence import as_json
+
+    found = as_json(replace(item, curves={}))  # before: they are most of it
+    del found["curves"]
+    return found
 
 
 def _fill(lead: str, text: str) -> list[str]:

@@ -27,7 +27,7 @@ __all__ = ["MOST_SERIES", "RunData", "plain", "version_of"]
 MOST_SERIES = 24
 MOST_COLUMNS = 4000
 #: Columns of a series that are kept; a stretch that needs finer ones is read again.
-OVERVIEW = 4096
+OVERVIEW = 8192
 #: Bytes of columns that are kept, and runs whose names are.
 KEPT_BYTES = 64_000_000
 KEPT_RUNS = 16
