@@ -40,7 +40,6 @@ def _loaded(code: str) -> set[str]:
             {"numpy", "scipy"},
         ),
         (
-=======
             "from thalweg.web import create_app\n"
             "site = create_app().app.state.site\nsite.shelf.all()\n"
             "from starlette.datastructures import QueryParams\n"
@@ -49,7 +48,6 @@ def _loaded(code: str) -> set[str]:
             {"numpy", "scipy", "pyarrow", "cyclopts", "rich"},
         ),
         (
->>>>>>> w8
             "import thalweg.almanac as a\na.search('x'); a.related('grokalign'); a.papers()\n"
             "a.export('atom'); a.digest('2026-11').eml; a.importance_of('grokalign'); dir(a)\n"
             "from thalweg.almanac.intake import ingest; import thalweg.almanac.sending",
@@ -59,14 +57,6 @@ def _loaded(code: str) -> set[str]:
             "from thalweg.cli import main\nfor verb in ('search x', 'related grokalign', 'papers', "
             "'digest 2026-11', 'export rss'): main(['almanac', *verb.split()])",
             {"numpy", "scipy", "rich", "cyclopts"},
-        ),
-        (
-            "from thalweg.web import create_app\n"
-            "site = create_app().app.state.site\nsite.shelf.all()\n"
-            "from starlette.datastructures import QueryParams\n"
-            "from thalweg.web import almanac_pages, finding_pages, job_pages, run_pages\n"
-            "almanac_pages.entry(site, QueryParams({}), 'relex'); site.jobs.all()",
-            {"numpy", "scipy", "pyarrow", "cyclopts", "rich"},
         ),
         ("import thalweg.instruments, thalweg.numerics, thalweg.laws", {"torch", "numpy", "scipy"}),
     ],
