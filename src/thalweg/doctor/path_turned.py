@@ -22,6 +22,9 @@ __all__ = ["path_turned"]
 # A loss that is so many times what it was just before.
 ROSE = 1.5
 # Events that the recorder writes of itself.
+# A turn for which the run shows no cause must stand out from the rest of the path: a training with
+# early-learning regularisation, where nothing changes, reaches 1.27, and 1.2 elsewhere.
+STANDS_OUT = 1.5
 TECHNICAL = ("unsupported", "recorder error", "disk error", "black box", "black box off")
 
 
@@ -38,6 +41,8 @@ def path_turned(run: Run) -> list[Diagnosis]:
     worst = max(found, key=lambda turn: turn.length)
     causes = [*_learning_rate(run, worst), *_began_to_move(run, worst), *_events(run, worst)]
     loss = _loss(run, worst)
+    if not causes and not loss and worst.length < STANDS_OUT * worst.usual:
+        return []
     at = ", ".join(str(turn.step) for turn in found)
     return [
         Diagnosis(
