@@ -51,7 +51,7 @@ RULES: tuple[tuple[Callable[[Run], list[Diagnosis]], tuple[str, ...]], ...] = (
     (gradient_spikes, ("grad_norm",)),
     (exploding_activations, ("activation_rms",)),
     (vanishing_gradients, ("grad_norm", "weight_norm")),
-    (path_turned, ("distance_from_init",)),
+    (path_turned, ("loss",)),
     (loss_of_plasticity, ("loss",)),
     (dead_units, ("dormant_fraction",)),
     (dominating_layer, ("distance_from_init", "weight_norm")),
