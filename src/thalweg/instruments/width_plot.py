@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from thalweg.errors import ThalwegError
+from thalweg.instruments.blank_figure import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,12 +61,8 @@ def plot_rates(found: LrWidthScaling) -> Figure:
 
 
 def _panels(count: int) -> tuple[Figure, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ThalwegError("plots need matplotlib: pip install 'thalweg[plot]'") from None
-    figure = Figure(figsize=(4 * count, 3.2), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    figure, (axes,) = blank_figure(1, count, (4 * count, 3.2))
+    return figure, axes
 
 
 def _logarithmic(axis: Any, title: str, x: str, y: str) -> None:

@@ -6,6 +6,7 @@ losses that are called by the method itself, so that it is no subclass.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from thalweg.optim.leaves import Leaves, scalar
 __all__ = ["BilevelSolver"]
 
 
-class BilevelSolver:
+class BilevelSolver(ABC):
     """A method that owns an upper and a lower variable; subclasses say what a step does.
 
     Save it by ``state_dict()`` and ``load_state_dict()``: a method resumed on the same batches goes
@@ -86,8 +87,9 @@ class BilevelSolver:
         self.num_steps += 1
         return loss
 
+    @abstractmethod
     def _step(self, batch: Any, draw: Callable[[], Any]) -> Tensor:
-        raise NotImplementedError
+        """One step on x, and what it needs of y; returns the upper loss before it."""
 
     def _lower_step(self, draw: Callable[[], Any], lr: float) -> None:
         """One gradient step on g in y."""

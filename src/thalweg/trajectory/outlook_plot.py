@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thalweg.errors import ThalwegError
+from thalweg.instruments.blank_figure import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,12 +26,7 @@ def plot_outlook(found: Outlook) -> Figure:
     Raises:
         ThalwegError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ThalwegError("plots need matplotlib: pip install 'thalweg[plot]'") from None
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    (path, dims), (prefix, horizon) = figure.subplots(2, 2)
+    figure, ((path, dims), (prefix, horizon)) = blank_figure(2, 2, (9, 6.4))
     pca = found.components
     xy = pca.scores[:, :2].numpy()
     path.plot(xy[:, 0], xy[:, 1], color="0.7", zorder=1)

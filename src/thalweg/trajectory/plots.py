@@ -7,9 +7,9 @@ outlook and what a fine-tune changed have figures of their own.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from thalweg.errors import ThalwegError
+from thalweg.instruments.blank_figure import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_dimensions", "plot_drift", "plot_fit"]
 
+SIZE = (5.6, 3.8)
 TENSORS = 6  # coefficients that are drawn, of the tensors that moved most
 
 
@@ -30,7 +31,7 @@ def plot_fit(model: TrajectoryModel, target: float) -> Figure:
         model: of ``fit_rank1``.
         target: step, after the last observed one.
     """
-    figure, (axis,) = _panels(1)
+    figure, ((axis,),) = blank_figure(1, 1, SIZE)
     steps = list(model.steps)
     moved = sorted(model.grams, key=lambda name: -float(model.grams[name][-1, -1]))[:TENSORS]
     ahead = model.weights(target)
@@ -56,7 +57,7 @@ def plot_fit(model: TrajectoryModel, target: float) -> Figure:
 
 def plot_dimensions(found: IntrinsicDimensionResult) -> Figure:
     """Share of the baseline over the dimension, every seed, and where the threshold is crossed."""
-    figure, (axis,) = _panels(1)
+    figure, ((axis,),) = blank_figure(1, 1, SIZE)
     full = float(found.baseline.mean()) - found.chance
     dims, means = found.curve()
     for seed in range(found.scores.shape[1]):
@@ -78,7 +79,7 @@ def plot_dimensions(found: IntrinsicDimensionResult) -> Figure:
 
 def plot_drift(curve: DriftCurve) -> Figure:
     """Overlap of later directions with the first, between its ceiling and random ones."""
-    figure, (axis,) = _panels(1)
+    figure, ((axis,),) = blank_figure(1, 1, SIZE)
     axis.plot(curve.steps, curve.overlap, marker="o", label="with the first window")
     if math.isfinite(curve.ceiling):
         axis.axhline(curve.ceiling, linestyle=":", color="C1", label="at the same weights")
@@ -86,12 +87,3 @@ def plot_drift(curve: DriftCurve) -> Figure:
     axis.set(title=f"{curve.size} directions", xlabel="step", ylabel="overlap", ylim=(0, 1.03))
     axis.legend(fontsize="small")
     return figure
-
-
-def _panels(count: int) -> tuple[Figure, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ThalwegError("plots need matplotlib: pip install 'thalweg[plot]'") from None
-    figure = Figure(figsize=(5.6 * count, 3.8), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]

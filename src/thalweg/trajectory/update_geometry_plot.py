@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from thalweg.errors import ThalwegError
+from thalweg.instruments.blank_figure import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +27,7 @@ def plot_update_geometry(report: UpdateGeometryReport) -> Figure:
     Raises:
         ThalwegError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ThalwegError("plots need matplotlib: pip install 'thalweg[plot]'") from None
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    (where, lifts), (drift, angle) = figure.subplots(2, 2)
+    figure, ((where, lifts), (drift, angle)) = blank_figure(2, 2, (9, 7))
     _changed(where, report)
     kinds = report.modules
     names = [kind for kind, g in kinds.items() if not math.isnan(g.low / (g.low_control or 1))]
