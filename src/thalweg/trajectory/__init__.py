@@ -36,6 +36,7 @@ from thalweg.trajectory.foresight import Foresight, foresight, foresight_of
 from thalweg.trajectory.gradient_bank import GradientBank, task_gradients
 from thalweg.trajectory.inner_products import InnerProducts, inner_products
 from thalweg.trajectory.intrinsic_dimension import description_length, measure_intrinsic_dimension
+from thalweg.trajectory.long_paths import leading_directions, sketch_path, stream_directions
 from thalweg.trajectory.matrix_spectrum import principal_angles, spectral_drift
 from thalweg.trajectory.outlook import Outlook, outlook
 from thalweg.trajectory.pca import PCAResult, trajectory_pca
@@ -101,6 +102,7 @@ __all__ = [
     "foresight_of",
     "inner_products",
     "intrinsic_dimension_of_finetuning",
+    "leading_directions",
     "low_magnitude_mask",
     "mask_overlap",
     "measure_intrinsic_dimension",
@@ -113,7 +115,9 @@ __all__ = [
     "random_search_gain",
     "random_walk_null",
     "reconstruct",
+    "sketch_path",
     "spectral_drift",
+    "stream_directions",
     "subspace_capture",
     "task_gradients",
     "trajectory_pca",

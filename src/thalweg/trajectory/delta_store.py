@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import ThalwegError
-from thalweg.numerics import BlockSketch, FrequentDirections
 from thalweg.trajectory.checkpoint import (
     Checkpoint,
     TensorInfo,
@@ -137,13 +136,19 @@ class DeltaStore:
         self._take(step, open_checkpoint(self._write(step, new)))
 
     def rows(
-        self, name: str, cols: slice = slice(None), *, dtype: torch.dtype = torch.float64
+        self,
+        name: str,
+        cols: slice = slice(None),
+        *,
+        rows: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> Tensor:
         """Changes of one tensor, (T, c).
 
         Args:
             name: of ``tensors``.
             cols: which of its flattened entries; step 1.
+            rows: which, by position; default: all T.
             dtype: of the result; differences of float32 weights are formed in float32, all others
                 in float64.
 
@@ -155,8 +160,9 @@ class DeltaStore:
         start, stop, stride = cols.indices(self.tensors[name].numel)
         if stride != 1:
             raise ValueError("DeltaStore: cols must be a contiguous slice")
-        out = torch.empty(len(self.steps), max(stop - start, 0), dtype=torch.float64)
-        return self._fill(out, name, start, stop, range(len(self.steps))).to(dtype)
+        rows = range(len(self.steps)) if rows is None else rows
+        out = torch.empty(len(rows), max(stop - start, 0), dtype=torch.float64)
+        return self._fill(out, name, start, stop, rows).to(dtype)
 
     def blocks(
         self,
@@ -253,102 +259,6 @@ class DeltaStore:
         assert last is not None
         for name, info in self.copied.items():
             yield name, last.read(name, 0, info.numel).clone()
-
-    def sketch(
-        self,
-        dim: int = 16_384,
-        *,
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """A random projection of every row, all tensors end to end, (T, m) float64.
-
-        Inner products of rows are kept up to about 1/√m of the product of their norms, so that
-        explained fractions and cosines can be read from T × m numbers however large the model is.
-
-        Args:
-            dim: m; rows of fewer entries come as they are.
-            seed: of the projection.
-            progress: told rows done and rows in all.
-
-        Cost: one read of the files.
-        """
-        project = BlockSketch(seed, dim)
-        names = list(self.tensors)
-        sizes = [self.tensors[name].numel for name in names]
-        out = []
-        for t in range(len(self.steps)):
-
-            def stretch(i: int, start: int, stop: int, t: int = t) -> Tensor:
-                empty = torch.empty(1, stop - start, dtype=torch.float64)
-                return self._fill(empty, names[i], start, stop, [t])[0]
-
-            out.append(project.of_stretches(sizes, stretch, torch.float64))
-            if progress:
-                progress(t + 1, len(self.steps))
-        return torch.stack(out) if out else torch.zeros(0, min(dim, sum(sizes)))
-
-    def leading(
-        self,
-        rank: int,
-        *,
-        oversample: int = 10,
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Leading left singular vectors and values of M without its Gram matrix, for large T.
-
-        A randomised range finder: a sketch of every row gives a basis of the T-space; the rows are
-        then read once more, mixed into it block by block.
-
-        Args:
-            rank: r ≤ T.
-            oversample: directions beyond r that are kept on the way.
-            seed: of the sketch.
-            progress: as for ``blocks``; of the second pass.
-
-        Returns:
-            U (T, r), S (r,) descending, float64. No S exceeds the true one; exact for rank ≤ r.
-
-        Raises:
-            ValueError: if rank is not in 1 … T.
-
-        Source: Halko, Martinsson, Tropp 2011, arXiv 0909.4061.
-        """
-        T = len(self.steps)
-        if not 1 <= rank <= T:
-            raise ValueError(f"DeltaStore: need 1 <= rank <= {T}, got {rank}")
-        wide = self.sketch(max(256, 8 * (rank + oversample)), seed=seed)
-        Q = torch.linalg.svd(wide, full_matrices=False).U[:, : rank + oversample]
-        B = torch.zeros(Q.shape[1], Q.shape[1], dtype=torch.float64)
-        for _, _, block in self.blocks(progress=progress):
-            mixed = Q.T @ block
-            B.addmm_(mixed, mixed.T)
-        values, vectors = torch.linalg.eigh(B)
-        S = values.flip(0).clamp(min=0).sqrt()
-        return (Q @ vectors.flip(1))[:, :rank], S[:rank]
-
-    def frequent_directions(self, name: str, rank: int) -> FrequentDirections:
-        """A sketch of one tensor's path that never grows, fed checkpoint by checkpoint.
-
-        Its columns stand for the changes: SSᵀ ≈ MᵀM within ‖M‖²_F/(r − j) beyond the j-th
-        direction, however many checkpoints there are; new ones can go on being fed to it.
-
-        Args:
-            name: of ``tensors``.
-            rank: r, columns kept: d × 2r floats.
-
-        Raises:
-            MissingTensor: for a name that is not followed.
-        """
-        if name not in self.tensors:
-            raise MissingTensor(f"DeltaStore: no tensor {name!r}; there are {_some(self.tensors)}")
-        directions, numel = FrequentDirections(rank), self.tensors[name].numel
-        for start in range(0, len(self.steps), rank):
-            rows = range(start, min(start + rank, len(self.steps)))
-            out = torch.empty(len(rows), numel, dtype=torch.float64)
-            directions.update(self._fill(out, name, 0, numel, rows).T)
-        return directions
 
     def __repr__(self) -> str:
         entries = sum(info.numel for info in self.tensors.values())

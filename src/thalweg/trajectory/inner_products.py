@@ -128,5 +128,5 @@ def _few_enough(points: int) -> None:
     if points > MOST:
         raise ValueError(
             f"inner_products: {points} points make a {points} × {points} matrix; at most {MOST}: "
-            "take every k-th, or DeltaStore.leading(rank)"
+            "take every k-th, or leading_directions(store, rank)"
         )
