@@ -23,6 +23,7 @@ from thalweg.cli.diff import diff
 from thalweg.cli.doctor import doctor
 from thalweg.cli.export import export
 from thalweg.cli.extrapolate import extrapolate
+from thalweg.cli.help_page import HelpPage
 from thalweg.cli.laws import laws
 from thalweg.cli.record import record, split
 from thalweg.cli.replay import replay
@@ -40,7 +41,7 @@ app = App(
     help="Learning dynamics for PyTorch: observe, explain, predict and steer training.",
     help_epilogue="Example: thalweg show runs/digits",
     help_format="plaintext",
-    help_formatter="plain",
+    help_formatter=HelpPage(),
     version=__version__,
     result_action="return_value",
     exit_on_error=False,
