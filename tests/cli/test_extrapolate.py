@@ -88,7 +88,7 @@ def test_of_a_run(tmp_path, capsys):
         (["--to", "5"], "not after the last observed"),
         (["--to", "90", "--steps", "x"], "expected FROM:TO"),
         (["--to", "90", "--steps", "7:"], "at least 4 checkpoints"),
-        (["--to", "90", "--rank", "0"], "rank >= 1"),
+        (["--to", "90", "--rank", "0"], "--rank"),
         (["--to", "90", "--base", "nowhere"], "no such checkpoint"),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from thalweg.cli.options import Address
+
 __all__ = ["build"]
 
 
@@ -14,7 +16,7 @@ def build(
     folder: Path,
     /,
     *,
-    base_url: Annotated[str, Parameter(show_default=False)] = "",
+    base_url: Annotated[Address, Parameter(show_default=False)] = "",
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Write the almanac as a folder of pages that needs no server; its links are relative.
@@ -27,10 +29,6 @@ def build(
     from thalweg.cli.output import print_json
     from thalweg.errors import ThalwegError
 
-    if base_url and not base_url.startswith(("https://", "http://")):
-        raise ThalwegError(
-            f"--base-url: expected an address that begins with https://, {base_url!r}"
-        )
     try:
         from thalweg.web.static_site import build as write
     except ImportError as error:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from thalweg.cli.options import Address, Count
+
 __all__ = ["digest", "export", "ingest"]
 
 Flag = Parameter(negative="", show_default=False)
@@ -83,7 +85,7 @@ def digest(
     *,
     format: Literal["text", "html", "eml"] = "text",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
-    limit: int = 10,
+    limit: Count = 10,
     runs: Annotated[Path | None, Option] = None,
     send_to: Annotated[str | None, Option] = None,
     smtp: Annotated[str | None, Option] = None,
@@ -153,8 +155,8 @@ def export(
     *,
     topic: Annotated[str | None, Option] = None,
     kind: Annotated[str | None, Option] = None,
-    limit: Annotated[int | None, Option] = None,
-    base_url: str = "http://127.0.0.1:8000",
+    limit: Annotated[Count | None, Option] = None,
+    base_url: Address = "http://127.0.0.1:8000",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
     json: Annotated[bool, Flag] = False,
 ) -> int:

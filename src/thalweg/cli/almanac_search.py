@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from thalweg.cli.options import Count
 
 if TYPE_CHECKING:
     from thalweg.almanac.paper import Paper
@@ -28,8 +31,10 @@ def search(
     verdict: Annotated[str | None, Option] = None,
     year: Annotated[int | None, Option] = None,
     evidence: Annotated[bool, Flag] = False,
-    min_importance: Annotated[int | None, Option] = None,
-    limit: int = 10,
+    min_importance: Annotated[
+        int | None, Parameter(validator=Number(gte=1, lte=10), show_default=False)
+    ] = None,
+    limit: Count = 10,
     json: Annotated[bool, Flag] = False,
 ) -> int:
     """Search entries and the papers that were read in; without a question, the newest.
@@ -72,7 +77,7 @@ def related(
     slug: str,
     /,
     *,
-    limit: int = 6,
+    limit: Count = 6,
     sort: Literal["relevance", "date", "importance"] = "relevance",
     json: Annotated[bool, Flag] = False,
 ) -> int:
@@ -99,7 +104,7 @@ def related(
 
 def papers(
     *,
-    limit: int = 20,
+    limit: Count = 20,
     since: Annotated[str | None, Option] = None,
     sort: Literal["date", "hot"] = "date",
     runs: Annotated[Path | None, Option] = None,

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from thalweg.cli.options import Count, FigureFile
 
 if TYPE_CHECKING:
     from thalweg.trajectory import GroupGeometry, UpdateGeometryReport
@@ -23,15 +26,15 @@ def diff(
     tuned: Path,
     /,
     *,
-    k: int = 64,
-    r: int = 64,
-    alpha: float = 0.5,
-    eta: float = 1e-3,
+    k: Count = 64,
+    r: Count = 64,
+    alpha: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 0.5,
+    eta: Annotated[float, Parameter(validator=Number(gte=0, lt=1))] = 1e-3,
     control: Literal["isotropic", "shuffle", "none"] = "isotropic",
-    draws: int = 1,
-    max_svd_dim: int = 4096,
+    draws: Count = 1,
+    max_svd_dim: Count = 4096,
     skip_mismatched: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    plot: Annotated[Path | None, Parameter(show_default=False)] = None,
+    plot: FigureFile = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Say what changed between two checkpoints, by kind of module and by layer.

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from thalweg.cli.options import Count
 
 if TYPE_CHECKING:
     from thalweg.trajectory import Foresight, TrajectoryModel
@@ -24,10 +27,10 @@ def extrapolate(
     /,
     *more: Path,
     to: int,
-    rank: int = 1,
+    rank: Count = 1,
     fit: Literal["linear", "polynomial", "sinusoid"] = "linear",
     steps: Annotated[str | None, Parameter(show_default=False)] = None,
-    window: Annotated[int | None, Parameter(show_default=False)] = None,
+    window: Annotated[int | None, Parameter(validator=Number(gte=2), show_default=False)] = None,
     base: Annotated[Path | None, Parameter(show_default=False)] = None,
     scale: float = 1.0,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], show_default=False)] = None,
@@ -171,9 +174,12 @@ def _span(steps: str | None) -> slice | None:
         return None
     first, _, last = steps.partition(":")
     try:
-        return slice(int(first) if first else None, int(last) if last else None)
+        span = slice(int(first) if first else None, int(last) if last else None)
     except ValueError:
         raise ValueError(f"--steps: expected FROM:TO, as in 1:75; got {steps!r}") from None
+    if first and last and int(first) >= int(last):
+        raise ValueError(f"--steps: expected FROM before TO, got {steps!r}")
+    return span
 
 
 def _companions(last: Path, folder: Path) -> list[Path]:

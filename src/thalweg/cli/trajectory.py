@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from thalweg.cli.options import FigureFile
+
 if TYPE_CHECKING:
     from thalweg.trajectory import DeltaStore, Outlook
 
@@ -23,7 +25,7 @@ def trajectory(
     sketches: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     parts: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     base: Annotated[Path | None, Parameter(show_default=False)] = None,
-    plot: Annotated[Path | None, Parameter(show_default=False)] = None,
+    plot: FigureFile = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Show the path of the weights: its dimensions, what its start tells, how far it can be told.
@@ -39,7 +41,7 @@ def trajectory(
         sketches: read a run's sketches: more points, inner products to about one percent.
         parts: also the tensors that moved most, one by one.
         base: checkpoint that changes are measured from; default: the first one.
-        plot: draw it into this file, .svg or .png (needs the extra plot).
+        plot: an .svg, .png or .pdf file for a figure (needs the extra plot).
         json: print JSON.
     """
     from thalweg.cli.output import print_json

@@ -23,6 +23,10 @@ def checkpoints(source: Path, *more: Path) -> dict[int, Path]:
     from thalweg.trajectory import find_checkpoints
 
     if not more:
+        if source.is_file():
+            raise ThalwegError(
+                f"{source}: one checkpoint; a path needs several, or the folder that holds them"
+            )
         return find_checkpoints(source)
     found: dict[int, Path] = {}
     for path in (source, *more):
