@@ -86,6 +86,7 @@ def test_a_kink_is_found_where_it_is(make_run, at):
     (found,) = path_turned(run)
     assert found.entry == "local-linear-structure" and str(turn.step) in found.treatment
     assert "1 for a random walk" in found.evidence[0].text and "Look for what" in found.treatment
+    assert found.severity == "note"
 
 
 def test_the_cause_is_named(make_run):
@@ -95,6 +96,11 @@ def test_the_cause_is_named(make_run):
     loss = np.r_[np.linspace(2, 0.2, 100), np.linspace(2, 0.2, 100)]
     (found,) = path_turned(sketched(make_run({("loss", ""): loss}), kinked()))
     assert "the loss rose from" in found.evidence[1].text and "replay" in found.treatment
+    assert found.severity == "warning"
+    # eight times as much, but a tenth of nothing is lost
+    loss = np.r_[np.linspace(2, 0.02, 100), np.full(100, 0.16)]
+    (found,) = path_turned(sketched(make_run({("loss", ""): loss}), kinked()))
+    assert len(found.evidence) == 1 and found.severity == "note"
     moved = {("distance_from_init", "c.weight"): np.maximum(np.arange(200) - 100, 0)}
     (found,) = path_turned(sketched(make_run(moved), kinked()))
     assert "'c.weight' did not move before" in found.evidence[1].text

@@ -354,3 +354,14 @@ def test_bad_shapes():
 
 def test_it_says_what_it_is():
     assert repr(ELRLoss(4, 3)) == "ELRLoss(4, 3, lam=3.0, beta=0.7, clamp=0.0001)"
+
+
+def test_cross_entropy_of_extreme_logits():
+    z = torch.tensor([[1e4, -1e4, 0.0], [-torch.inf, 2.0, 1.0], [60.0, 0.0, -60.0]])
+    z.requires_grad_()
+    labels, index = torch.tensor([2, 1, 0]), torch.arange(3)
+    loss = ELRLoss(3, 3, lam=0.0, reduction="none")(z, labels, index)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(z, labels, reduction="none"))
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    wanted = torch.autograd.grad(nn.functional.cross_entropy(z, labels, reduction="sum"), z)[0]
+    torch.testing.assert_close(grad, wanted)

@@ -19,12 +19,15 @@ from thalweg.recorder.run import Run
 
 __all__ = ["path_turned"]
 
-# A loss that is so many times what it was just before.
+# A loss that is so many times what it was just before, and has lost such a part of what was learnt:
+# near nothing, a loss is eight times what it was by a few hard batches.
 ROSE = 1.5
-# Events that the recorder writes of itself.
-# A turn for which the run shows no cause must stand out from the rest of the path: a training with
-# early-learning regularisation, where nothing changes, reaches 1.27, and 1.2 elsewhere.
+LOST = 0.1
+# A turn for which the run shows no cause is a note, and must stand out from the rest of the path: a
+# training with early-learning regularisation, where nothing changes, reaches 1.27, and 1.2
+# elsewhere; one with momentum of a small residual network 1.71 and 0.96.
 STANDS_OUT = 1.5
+# Events that the recorder writes of itself.
 TECHNICAL = ("unsupported", "recorder error", "disk error", "black box", "black box off")
 
 
@@ -47,7 +50,7 @@ def path_turned(run: Run) -> list[Diagnosis]:
     return [
         Diagnosis(
             "path_turned",
-            "warning",
+            "warning" if causes or loss else "note",
             f"the path of the weights turned at step {at}: it left the subspace in which it ran",
             (
                 Evidence(
@@ -119,7 +122,8 @@ def _loss(run: Run, turn: Turn) -> list[Evidence]:
     if len(before) < 3 or len(after) < 3:
         return []
     usual, peak = float(np.median(before)), float(np.median(after))
-    if not 0 < ROSE * usual <= peak:
+    started = float(np.median(losses[:3]))
+    if not 0 < ROSE * usual <= peak or peak - usual < LOST * (started - usual):
         return []
     text = f"the loss rose from {usual:.3g} to {peak:.3g}"
     return [Evidence(text, (turn.step,), peak / usual, None, ("loss", ""))]

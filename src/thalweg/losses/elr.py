@@ -271,19 +271,21 @@ class _ELR(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         y = labels[:, None]
         # In place where it can be: what takes time are passes over memory, and fresh memory most.
-        log_p = logits.to(rows.dtype).log_softmax(1)
-        cross_entropy = -log_p.gather(1, y)
-        p = log_p.exp_()
+        # One exponential serves all: the largest probability is 1/Σ exp(z − max z).
+        z = logits.to(rows.dtype)
+        p = z.softmax(1)
+        top = p.amax(1, keepdim=True)
+        cross_entropy = z.amax(1, keepdim=True) - top.log() - z.gather(1, y)
         kept = p.clamp(clamp, 1 - clamp)
         t = rows.mul_(beta).addcmul_(kept, (1 - beta) / kept.sum(1, keepdim=True))
         # Above 1 − ε is at most one entry of a row, and then all others are below ε: none is free.
-        free = kept.amax(1, keepdim=True) < 1 - clamp
+        free = top < 1 - clamp
         room = 1 - kept.mul_(t).sum(1, keepdim=True)
         losses = (cross_entropy + lam * room.log()).squeeze(1)
         ctx.mark_dirty(rows)
         ctx.mark_non_differentiable(rows)
         if ctx.needs_input_grad[0]:
-            s = nn.functional.threshold(p, clamp, 0.0).mul_(t)
+            s = nn.functional.threshold_(kept.copy_(p), clamp, 0.0).mul_(t)
             pull = free * (-lam / room)
             grad = p.mul_(1 - pull * s.sum(1, keepdim=True)).addcmul_(s, pull)
             grad.scatter_add_(1, y, torch.full_like(room, -1))
