@@ -97,7 +97,7 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
         # More threads than these would only hold memory while they wait for each other.
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         # The first verdicts take seconds; the page answers meanwhile.
-        threading.Thread(target=site.shelf.all, daemon=True).start()
+        threading.Thread(target=site.shelf.prepare, args=(site.busy,), daemon=True).start()
         yield
 
     def failed(request: Request, error: Exception) -> Response:
@@ -111,10 +111,12 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
 
 def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
+        site.asked()
         page = function(site, request.query_params, **request.path_params)
         query = f"?{request.url.query}" if request.url.query else ""
         other = twin.format(**request.path_params) + query
         text = site.render(page, request.url.path, other)
+        site.asked()
         return etagged(request, text.encode("utf-8", "replace"), "text/html", page.status)
 
     return endpoint
@@ -122,7 +124,9 @@ def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], 
 
 def _json(site: Site, function: PageFunction) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
+        site.asked()
         page = function(site, request.query_params, **request.path_params)
+        site.asked()
         return etagged(request, as_json(page.data), "application/json", page.status)
 
     return endpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from thalweg.web.run_folder import RunFolder
 from thalweg.web.shelf import Shelf
 
 __all__ = ["Site"]
+
+#: Seconds after a page in which its reader asks for what belongs to it.
+CALM_S = 1.0
 
 
 class Site:
@@ -45,6 +49,15 @@ class Site:
         self.live = live
         self.feeds = feeds
         self._env = templates()
+        self._asked = -CALM_S
+
+    def asked(self) -> None:
+        """Say that somebody waits for a page, or has just got one."""
+        self._asked = time.monotonic()
+
+    def busy(self) -> bool:
+        """Whether somebody waits; what can be done at any time is then put off."""
+        return time.monotonic() - self._asked < CALM_S
 
     def render(
         self,
