@@ -70,8 +70,8 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
     """
     site = Site(runs)
     routes = [
-        Route("/digest/{period}.txt", _digest_file("text/plain")),
-        Route("/digest/{period}.eml", _digest_file("message/rfc822")),
+        Route("/digest/{period}.txt", _digest_file(site, "text/plain")),
+        Route("/digest/{period}.eml", _digest_file(site, "message/rfc822")),
     ]
     for path, twin, function in PAGES:
         routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
@@ -163,9 +163,9 @@ def _feed(format: str) -> Callable[[Request], Response]:
     return endpoint
 
 
-def _digest_file(media_type: str) -> Callable[[Request], Response]:
+def _digest_file(site: Site, media_type: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        found = digest(request.path_params["period"])
+        found = digest(request.path_params["period"], runs=site.concerns.all()[0])
         plain = media_type == "text/plain"
         return etagged(request, found.text.encode() if plain else found.eml, media_type)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from thalweg.errors import ThalwegError
 from thalweg.recorder.run import Run
-from thalweg.recorder.tables import list_parts
+from thalweg.recorder.run_files import measured_state
 from thalweg.report.decimate import Columns, Series, decimate
 from thalweg.web.run_folder import RunFolder
 
@@ -165,14 +165,7 @@ def _natural(name: tuple[str, str]) -> tuple[str, list[str | int]]:
 
 def version_of(run: Run) -> str:
     """Changes whenever a file of measurements does."""
-    facts = []
-    for file in list_parts(run.path / "measurements"):
-        try:
-            stat = file.path.stat()
-        except FileNotFoundError:  # compacted since it was listed
-            continue
-        facts.append(f"{file.path.name} {stat.st_size} {stat.st_mtime_ns}")
-    return f"{hash(tuple(facts)):x}"
+    return measured_state(run.path)
 
 
 def plain(drawn: Sequence[tuple[str, Columns]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg import __version__
 from thalweg.web.answer import Page, address, templates
+from thalweg.web.concerns import Concerns
 from thalweg.web.examination import Doctor
 from thalweg.web.guard import Token
 from thalweg.web.jobs import Jobs
@@ -42,6 +43,7 @@ class Site:
         self.runs = RunFolder(runs)
         self.data = RunData(self.runs)
         self.doctor = Doctor(self.runs)
+        self.concerns = Concerns(self.runs)
         self.jobs = Jobs()
         self.streams = Streams()
         self.shelf = Shelf()
