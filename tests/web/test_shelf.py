@@ -15,6 +15,13 @@ def test_preparing_stands_still_while_somebody_waits(monkeypatch):
     assert judged[: len(entries())] == [e.slug for e in entries()]
 
 
+def test_a_server_prepares_templates_and_verdicts(client, monkeypatch):
+    site, judged = client.app.app.state.site, []
+    monkeypatch.setattr(site.shelf, "prepare", lambda busy: judged.append(busy()))
+    site.prepare()
+    assert judged == [False] and len(site._env.cache) >= 10
+
+
 def test_a_page_makes_the_site_busy_for_a_while(client, monkeypatch):
     site = client.app.app.state.site
     assert not site.busy()

@@ -97,7 +97,7 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
         # More threads than these would only hold memory while they wait for each other.
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         # The first verdicts take seconds; the page answers meanwhile.
-        threading.Thread(target=site.shelf.prepare, args=(site.busy,), daemon=True).start()
+        threading.Thread(target=site.prepare, daemon=True).start()
         yield
 
     def failed(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ files that hold it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
@@ -117,6 +118,23 @@ class RunData:
                 )
                 for part, whole in overviews.items()
             ]
+
+    def expect(self, name: str, instrument: str, parts: Sequence[str]) -> None:
+        """Begin to read what will be asked for in a moment, while the browser reads the page.
+
+        Args:
+            name: of the run.
+            instrument: its name.
+            parts: those of its first chart.
+        """
+
+        def read() -> None:
+            # Whoever asks for the chart is told what is wrong with it.
+            with contextlib.suppress(ThalwegError):
+                self.columns(name, instrument, parts)
+
+        if not self._lock.locked():  # else somebody reads already, and this would only queue
+            threading.Thread(target=read, daemon=True).start()
 
     def _overviews(
         self, run: Run, name: str, instrument: str, parts: Sequence[str]

@@ -58,6 +58,8 @@ def run(site: Site, query: QueryParams, name: str) -> Page:
         if chosen in (None, instrument):
             shown = parts[begin : begin + PARTS]
             charts.append(_chart(name, instrument, shown, begin, len(parts)))
+    if charts:
+        site.data.expect(name, charts[0]["instrument"], charts[0]["parts"])
     header = opened.header
     said = [event for event in opened.events if event.get("message")][-20:]
     data = {

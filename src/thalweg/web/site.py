@@ -61,6 +61,12 @@ class Site:
         """Whether somebody waits; what can be done at any time is then put off."""
         return time.monotonic() - self._asked < CALM_S
 
+    def prepare(self) -> None:
+        """What the first page of a kind would wait for, done before anybody asks."""
+        for name in self._env.list_templates():
+            self._env.get_template(name)
+        self.shelf.prepare(self.busy)
+
     def render(
         self,
         page: Page,
