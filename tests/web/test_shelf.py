@@ -1,5 +1,7 @@
 """What is made ready ahead of the first question, and that readers go first."""
 
+import pytest
+
 from thalweg.almanac import entries
 from thalweg.web import shelf as shelf_module
 from thalweg.web import site as site_module
@@ -26,8 +28,13 @@ def test_a_page_makes_the_site_busy_for_a_while(client, monkeypatch):
     site = client.app.app.state.site
     assert not site.busy()
     for path in ("/runs", "/api/runs.json"):
-        site._asked = -9.0
+        site._answered = -9.0
         client.get(path)
         assert site.busy(), path
     monkeypatch.setattr(site_module, "CALM_S", 0.0)
+    assert not site.busy()
+    with site.answering():
+        assert site.busy()  # however long it takes
+    with pytest.raises(KeyError), site.answering():
+        raise KeyError
     assert not site.busy()

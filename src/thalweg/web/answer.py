@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Page:
         data: the same as JSON, without the envelope.
         context: what the template needs beside.
         status: of HTTP.
+        after: begun when the page has been drawn, for what its reader will ask next.
     """
 
     template: str
@@ -39,6 +40,7 @@ class Page:
     data: Any
     context: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    after: Callable[[], None] | None = None
 
 
 def templates() -> Environment:

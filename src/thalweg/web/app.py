@@ -111,12 +111,16 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
 
 def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        site.asked()
+        with site.answering():
+            return answer(request)
+
+    def answer(request: Request) -> Response:
         page = function(site, request.query_params, **request.path_params)
         query = f"?{request.url.query}" if request.url.query else ""
         other = twin.format(**request.path_params) + query
         text = site.render(page, request.url.path, other)
-        site.asked()
+        if page.after is not None:
+            page.after()
         return etagged(request, text.encode("utf-8", "replace"), "text/html", page.status)
 
     return endpoint
@@ -124,10 +128,9 @@ def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], 
 
 def _json(site: Site, function: PageFunction) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        site.asked()
-        page = function(site, request.query_params, **request.path_params)
-        site.asked()
-        return etagged(request, as_json(page.data), "application/json", page.status)
+        with site.answering():
+            page = function(site, request.query_params, **request.path_params)
+            return etagged(request, as_json(page.data), "application/json", page.status)
 
     return endpoint
 

@@ -58,8 +58,6 @@ def run(site: Site, query: QueryParams, name: str) -> Page:
         if chosen in (None, instrument):
             shown = parts[begin : begin + PARTS]
             charts.append(_chart(name, instrument, shown, begin, len(parts)))
-    if charts:
-        site.data.expect(name, charts[0]["instrument"], charts[0]["parts"])
     header = opened.header
     said = [event for event in opened.events if event.get("message")][-20:]
     data = {
@@ -71,7 +69,13 @@ def run(site: Site, query: QueryParams, name: str) -> Page:
         "notes": opened.notes,
     }
     live = header.get("status") == "running"
-    return Page("run.html", name, data, {"chosen": chosen, "begin": begin, "live_run": live})
+    context = {"chosen": chosen, "begin": begin, "live_run": live}
+
+    def first_chart() -> None:
+        if charts:
+            site.data.expect(name, charts[0]["instrument"], charts[0]["parts"])
+
+    return Page("run.html", name, data, context, after=first_chart)
 
 
 def series(site: Site, query: QueryParams, name: str) -> Page:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thalweg import __version__
@@ -51,15 +53,25 @@ class Site:
         self.live = live
         self.feeds = feeds
         self._env = templates()
-        self._asked = -CALM_S
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._answered = -CALM_S
 
-    def asked(self) -> None:
-        """Say that somebody waits for a page, or has just got one."""
-        self._asked = time.monotonic()
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """While somebody waits for an answer."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._answered = time.monotonic()
 
     def busy(self) -> bool:
-        """Whether somebody waits; what can be done at any time is then put off."""
-        return time.monotonic() - self._asked < CALM_S
+        """Whether somebody waits, or has just got a page; what can wait is then put off."""
+        return self._waiting > 0 or time.monotonic() - self._answered < CALM_S
 
     def prepare(self) -> None:
         """What the first page of a kind would wait for, done before anybody asks."""
