@@ -10,6 +10,7 @@ import pytest
 from thalweg.almanac import Digest, digest, entries, ingest
 from thalweg.almanac.bulletin import period_days
 from thalweg.almanac.evidence import user_folder, write_evidence
+from thalweg.almanac.run_findings import RunFinding
 from thalweg.errors import ThalwegError
 
 
@@ -143,7 +144,8 @@ def test_a_digest_without_some_items(tmp_path):
 def test_a_paper_says_which_run_it_concerns(tmp_path):
     law = "Conservation laws of gradient flow from symmetry in linear networks"
     fill(tmp_path, paper(1, "2024-01-02", law), paper(2, "2024-01-02", "Zzz"))
-    runs = [("digits", "conservation-laws", "a law is broken")]
+    runs = [RunFinding("digits", "broken_law", "a law is broken", (), "conservation-laws")]
     made = digest("2024-W01", runs=runs)
-    assert made.runs == {"arxiv:2401.00001": "your run digits: a law is broken (conservation-laws)"}
+    said = "your run digits shows a law is broken; this paper is near conservation-laws, the result"
+    assert made.runs == {"arxiv:2401.00001": f"{said} behind it"}
     assert "your run digits" in " ".join(made.text.split())

@@ -1,5 +1,7 @@
 """What charts get, beside reading the whole series."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,6 +92,32 @@ def test_memory_is_bounded(folder, monkeypatch):
     for i in range(12):
         data.columns("long", "grad_norm", [f"layer.{i}"])
     assert len(data._kept) == 3
+
+
+def test_what_is_expected_is_read_once_and_what_is_wrong_with_it_is_told_to_who_asks(
+    folder, monkeypatch
+):
+    data, read = RunData(folder), []
+    real = Run.some_series
+    monkeypatch.setattr(
+        Run, "some_series", lambda self, *a, **k: (read.append(a), real(self, *a, **k))[1]
+    )
+    data.expect("long", "grad_norm", ["layer.1"])
+    data.columns("long", "grad_norm", ["layer.1"])
+    _until(lambda: not data._lock.locked())
+    assert read == [("grad_norm", ["layer.1"])]
+    data.expect("long", "grad_norm", ["layer.99"])
+    data.expect("none", "grad_norm", [])
+    with data._lock:
+        data.expect("long", "grad_norm", ["layer.2"])  # somebody reads: nothing is begun
+    assert ("long", "grad_norm", "layer.2") not in data._kept
+
+
+def _until(true):
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_growth_is_seen(tmp_path, plant, append):

@@ -196,3 +196,12 @@ def test_a_swollen_run_is_refused(client, planted, monkeypatch):
     monkeypatch.setattr("thalweg.web.run_folder.MAX_HEADER", 10)
     assert "too large" in client.get("/runs/a").text
     assert RunFolder(planted).names()
+
+
+def test_the_first_chart_is_read_while_the_browser_reads_the_page(client, planted, monkeypatch):
+    expected = []
+    site = client.app.app.state.site
+    monkeypatch.setattr(site.data, "expect", lambda *asked: expected.append(asked))
+    assert client.get("/api/runs/a.json").status_code == 200 and not expected
+    assert client.get("/runs/a").status_code == 200
+    assert expected == [("a", "grad_norm", [f"w.{i}" for i in range(12)])]

@@ -9,6 +9,7 @@ import datetime
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from thalweg.almanac.bulletin_pages import as_html, as_message, as_text
 from thalweg.almanac.catalogue import entries
@@ -19,6 +20,9 @@ from thalweg.almanac.store import papers
 from thalweg.almanac.verdict import entry_verdict
 from thalweg.almanac.weighing import all_evidence
 from thalweg.errors import ThalwegError
+
+if TYPE_CHECKING:
+    from thalweg.almanac.run_findings import RunFinding
 
 __all__ = ["Change", "Digest", "digest", "period_days"]
 
@@ -101,17 +105,14 @@ class Digest:
         )
 
 
-def digest(
-    period: str | None = None, *, k: int = 10, runs: Sequence[tuple[str, str, str]] = ()
-) -> Digest:
+def digest(period: str | None = None, *, k: int = 10, runs: Sequence[RunFinding] = ()) -> Digest:
     """The digest of a period.
 
     Args:
         period: ISO week ``2026-W47``, month ``2026-11`` or day ``2026-11-24``, UTC; this week if
             left out.
         k: at most so many papers.
-        runs: what the user's runs show, from ``run_entries``; papers near to one of its entries
-            say so.
+        runs: what the user's runs show, from ``run_findings``; papers that concern one say why.
 
     Raises:
         ThalwegError: for another form of period, or one that there is not.
@@ -194,8 +195,8 @@ def _verdict(entry: Entry, items: Sequence[Evidence]) -> str:
     return entry_verdict(judged)
 
 
-def _in_runs(shown: Sequence[Paper], runs: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    """Paper id to the run whose diagnosis names an entry on the paper's topics."""
-    from thalweg.almanac.run_entries import concerning
+def _in_runs(shown: Sequence[Paper], runs: Sequence[RunFinding]) -> dict[str, str]:
+    """Paper id to why it concerns a run."""
+    from thalweg.almanac.run_findings import concerning
 
     return {p.id: why for p in shown if (why := concerning(p, runs))}

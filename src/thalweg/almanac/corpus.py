@@ -13,11 +13,13 @@ from functools import cached_property
 import numpy as np
 
 from thalweg.almanac.catalogue import entries
+from thalweg.almanac.columns import Columns, columns_of
 from thalweg.almanac.entry import Entry
+from thalweg.almanac.fusion import fused_scores
 from thalweg.almanac.paper import Paper
 from thalweg.almanac.static_vectors import DIM, centred, embed, entry_vectors, model_installed
 from thalweg.almanac.store import open_store, read_papers, store_file, store_state
-from thalweg.almanac.text_index import Text, TextIndex, best_first
+from thalweg.almanac.text_index import Text, TextIndex, best_numbers
 
 __all__ = ["Corpus", "corpus", "entry_corpus", "entry_text"]
 
@@ -31,7 +33,7 @@ def entry_text(entry: Entry) -> str:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Entries, papers and their index; ``rankings`` gives one list of names for each way to rank.
+    """Entries, papers and their index; ``scores`` fuses the ways to rank.
 
     Attributes:
         entries: the catalogue.
@@ -42,6 +44,11 @@ class Corpus:
     entries: tuple[Entry, ...]
     papers: tuple[Paper, ...] = ()
     paper_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, DIM), np.float32))
+
+    @cached_property
+    def items(self) -> tuple[Entry | Paper, ...]:
+        """Entries, then papers: as the index numbers them."""
+        return (*self.entries, *self.papers)
 
     @cached_property
     def by_name(self) -> dict[str, Entry | Paper]:
@@ -73,17 +80,27 @@ class Corpus:
             return None
         return centred(embed([text]), entry_vectors()[2])[0]
 
-    def rankings(self, text: str, *, name: str = "", depth: int = DEPTH) -> list[list[str]]:
-        """Names by words, by characters and, where there is a vector, by meaning."""
-        names, index = self.index.names, self.index
+    def scores(self, text: str, *, depth: int = DEPTH) -> np.ndarray:
+        """(N,) fused by words, by characters and, where there is a model, by meaning; 0 for no hit.
+
+        Args:
+            text: any.
+            depth: how far down each ranking counts.
+        """
+        index = self.index
         found = [
-            [names[i] for i in index.by_words(text, depth)],
-            best_first(index.by_characters(text), depth, names),
+            index.word_ranking(text, depth)[0],
+            best_numbers(index.by_characters(text), depth),
         ]
-        vector = self.vector(text, name)
+        vector = self.vector(text)
         if vector is not None:
-            found.append(best_first(self.vectors @ vector, depth, names))
-        return found
+            found.append(best_numbers(self.vectors @ vector, depth))
+        return fused_scores(found, len(index.names))
+
+    @cached_property
+    def columns(self) -> Columns:
+        """What papers and entries are filtered and put in order by."""
+        return columns_of(self.entries, self.papers)
 
 
 def entry_corpus() -> Corpus:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from thalweg.almanac.catalogue import entries
 from thalweg.almanac.char_ngrams import words
-from thalweg.almanac.corpus import Corpus, corpus
+from thalweg.almanac.corpus import DEPTH, corpus
 from thalweg.almanac.entry import KINDS, Entry
-from thalweg.almanac.fusion import fuse
 from thalweg.almanac.items import source_url
 from thalweg.almanac.paper import Paper
 from thalweg.almanac.scores import Importance
@@ -104,30 +105,25 @@ def search(
             raise unknown_name(what, value, known)
     everything = corpus()
     judged, weighed = verdicts(), importances()
-
-    def fits(hit: Hit) -> bool:
-        return (
-            (kind is None or hit.kind == kind)
-            and (topic is None or topic in hit.topics)
-            and (verdict is None or hit.verdict == verdict)
-            and (year is None or hit.date.startswith(f"{year:04d}-"))
-            and (has_evidence is None or has_evidence == (hit.verdict not in ("", "untested")))
-            and (min_importance is None or hit.importance >= min_importance)
-        )
-
-    # Where a filter may leave out most, the rankings are followed to their end.
-    filtered = any(
-        v is not None for v in (kind, topic, verdict, year, has_evidence, min_importance)
-    )
-    depth = len(everything.by_name) if filtered else max(k, 200)
-    found: list[Hit] = []
-    for name, score in _ranked(everything, q, depth):
-        hit = _hit(everything.by_name[name], score, judged, weighed)
-        if fits(hit):
-            found.append(replace(hit, why=_why(q, hit)))
-        if len(found) >= k:
-            break
-    return found[:k]
+    filters = {"kind": kind, "topic": topic, "verdict": verdict, "year": year}
+    filters |= {"has_evidence": has_evidence, "min_importance": min_importance}
+    filtered = any(value is not None for value in filters.values())
+    scored = {slug: found.score for slug, found in weighed.items()}
+    columns = everything.columns
+    fits = columns.fitting(judged, scored, **filters)
+    if q.strip():
+        # Where a filter may leave out most, the rankings are followed to their end.
+        depth = len(columns.kinds) if filtered else max(k, DEPTH)
+        scores = everything.scores(q, depth=depth)
+        best = columns.best(scores, fits, k)
+    else:
+        scores = np.zeros(len(columns.kinds))
+        best = columns.newest[fits[columns.newest]][:k]
+    found = []
+    for number in best.tolist():
+        hit = _hit(everything.items[number], float(scores[number]), judged, weighed)
+        found.append(replace(hit, why=_why(q, hit)))
+    return found
 
 
 def shared_words(one: str, other: str, most: int = 4) -> list[str]:
@@ -140,13 +136,6 @@ def shared_words(one: str, other: str, most: int = 4) -> list[str]:
     theirs = set(words(other))
     ours = dict.fromkeys(words(one))
     return [w for w in ours if len(w) > 3 and w in theirs and w not in PLAIN][:most]
-
-
-def _ranked(everything: Corpus, q: str, depth: int) -> list[tuple[str, float]]:
-    if q.strip():
-        return fuse(everything.rankings(q, depth=max(depth, 1)))
-    dated = [(_date(item), name) for name, item in everything.by_name.items()]
-    return [(name, 0.0) for _, name in sorted(dated, reverse=True)]
 
 
 def _date(item: Entry | Paper) -> str:

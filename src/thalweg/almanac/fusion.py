@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["fuse"]
+import numpy as np
+
+__all__ = ["fuse", "fused_scores"]
 
 
 def fuse(rankings: Iterable[Sequence[str]], k: float = 60) -> list[tuple[str, float]]:
@@ -37,3 +39,24 @@ def fuse(rankings: Iterable[Sequence[str]], k: float = 60) -> list[tuple[str, fl
         for rank, name in enumerate(ranking, 1):
             scores[name] = scores.get(name, 0.0) + 1 / (k + rank)
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def fused_scores(rankings: Iterable[np.ndarray], size: int, k: float = 60) -> np.ndarray:
+    """The scores of `fuse` for things that have numbers, many times faster.
+
+    Args:
+        rankings: each numbers from 0 to ``size - 1``, each once, the best first.
+        size: how many things there are.
+        k: as for `fuse`.
+
+    Returns:
+        (size,) float64; 0 for what no ranking names.
+
+    Example:
+        >>> fused_scores([np.array([2, 0]), np.array([2])], 3) * 61
+        array([0.98387097, 0.        , 2.        ])
+    """
+    scores = np.zeros(size)
+    for ranking in rankings:
+        scores[ranking] += 1 / (k + np.arange(1, len(ranking) + 1))
+    return scores

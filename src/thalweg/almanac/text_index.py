@@ -95,17 +95,32 @@ class TextIndex:
             query: any text.
             limit: at most so many.
         """
+        texts, scores = self.word_ranking(query, limit)
+        return dict(zip(texts.tolist(), scores.tolist(), strict=True))
+
+    def word_ranking(self, query: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (n,) and scores (n,) of the texts that share a word, the best first.
+
+        Args:
+            query: any text.
+            limit: at most so many.
+        """
         wanted = fts_query(query)
         if not wanted or not self.has_words:
-            return {}
-        # bm25() of SQLite is negative, lower is better.
+            return np.zeros(0, np.int64), np.zeros(0)
+        # SQLite keeps the best few while it reads, but puts thousands in order slower than numpy.
+        few = limit is not None and limit < len(self.names)
+        order = f" ORDER BY score DESC, rowid LIMIT {limit:d}" if few else ""
+        # Its bm25() is negative, lower is better.
         with self._lock:
             rows = self._fts.execute(
-                "SELECT rowid - 1, -bm25(texts, ?, ?, ?) AS score FROM texts WHERE texts MATCH ? "
-                "ORDER BY score DESC, rowid LIMIT ?",
-                (*WEIGHTS, wanted, -1 if limit is None else limit),
+                "SELECT rowid - 1, -bm25(texts, ?, ?, ?) AS score FROM texts WHERE texts MATCH ?"
+                + order,
+                (*WEIGHTS, wanted),
             ).fetchall()
-        return dict(rows)
+        found = np.array(rows, np.float64).reshape(-1, 2)
+        best = np.lexsort((found[:, 0], -found[:, 1]))[:limit]
+        return found[best, 0].astype(np.int64), found[best, 1]
 
     def by_characters(self, query: str) -> np.ndarray:
         """Cosine of every text, (N,) float32, 0 to 1."""
@@ -114,11 +129,15 @@ class TextIndex:
 
 def best_first(scores: np.ndarray, limit: int, names: Sequence[str]) -> list[str]:
     """Names of the positive scores, the best first, ties by position."""
+    return [str(names[i]) for i in best_numbers(scores, limit)]
+
+
+def best_numbers(scores: np.ndarray, limit: int) -> np.ndarray:
+    """Positions of the positive scores, the best first, ties by position."""
     if len(scores) > 4 * limit:
         # Only what can be among the first is sorted.
         least = np.partition(scores, -limit)[-limit]
         near = np.flatnonzero((scores >= least) & (scores > 0))
     else:
         near = np.flatnonzero(scores > 0)
-    order = near[np.argsort(-scores[near], kind="stable")][:limit]
-    return [str(names[i]) for i in order]
+    return near[np.argsort(-scores[near], kind="stable")][:limit]

@@ -38,7 +38,7 @@ def ingest(
     from thalweg.almanac.intake import IngestReport
     from thalweg.almanac.intake import ingest as read
     from thalweg.almanac.paper import IngestError
-    from thalweg.almanac.run_entries import run_entries
+    from thalweg.almanac.run_findings import run_findings
     from thalweg.almanac.store import papers
     from thalweg.cli.almanac_search import paper_plain, print_papers
     from thalweg.cli.output import print_json
@@ -46,7 +46,7 @@ def ingest(
 
     if not sources:
         raise ThalwegError("expected a file or an address: thalweg almanac ingest papers.xml")
-    shown = run_entries(runs) if runs is not None else []
+    shown = run_findings(runs) if runs is not None else ()
     report, failed = IngestReport(), False
     for source in sources:
         try:
@@ -110,7 +110,7 @@ def digest(
         json: print JSON.
     """
     from thalweg.almanac.bulletin import digest as make
-    from thalweg.almanac.run_entries import run_entries
+    from thalweg.almanac.run_findings import run_findings
     from thalweg.almanac.sending import send
     from thalweg.cli.almanac_search import paper_plain
     from thalweg.cli.output import print_json
@@ -118,7 +118,7 @@ def digest(
 
     if bool(send_to) != bool(smtp):
         raise ThalwegError("--send-to ADDRESS and --smtp HOST:PORT go together")
-    shown = run_entries(runs) if runs is not None else []
+    shown = run_findings(runs) if runs is not None else ()
     made = make(period, k=limit, runs=shown)
     sent = None
     if send_to and smtp:

@@ -15,6 +15,7 @@ from thalweg.cli.options import Count
 
 if TYPE_CHECKING:
     from thalweg.almanac.paper import Paper
+    from thalweg.almanac.run_findings import RunFinding
 
 __all__ = ["papers", "related", "search"]
 
@@ -119,7 +120,7 @@ def papers(
         runs: directory of runs; a paper says which of their diagnoses it has to do with.
         json: print JSON.
     """
-    from thalweg.almanac.run_entries import run_entries
+    from thalweg.almanac.run_findings import run_findings
     from thalweg.almanac.store import papers as read
     from thalweg.cli.output import print_json
 
@@ -127,7 +128,7 @@ def papers(
     if sort == "hot":
         found.sort(key=lambda p: (-p.hot(), p.id))
         found = found[:limit]
-    shown = run_entries(runs) if runs is not None else []
+    shown = run_findings(runs) if runs is not None else ()
     if json:
         print_json([paper_plain(p, shown) for p in found])
         return 0
@@ -136,17 +137,17 @@ def papers(
     return 0
 
 
-def paper_plain(paper: Paper, runs: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
+def paper_plain(paper: Paper, runs: Sequence[RunFinding] = ()) -> dict[str, Any]:
     """A paper as JSON."""
-    from thalweg.almanac.run_entries import concerning
+    from thalweg.almanac.run_findings import concerning
 
     plain = asdict(paper) | {"url": paper.url, "topics": paper.topics, "hot": round(paper.hot(), 4)}
     return plain | {"concerns": concerning(paper, runs)}
 
 
-def print_papers(found: Sequence[Paper], runs: Sequence[tuple[str, str, str]] = ()) -> None:
+def print_papers(found: Sequence[Paper], runs: Sequence[RunFinding] = ()) -> None:
     """Papers, a few lines each."""
-    from thalweg.almanac.run_entries import concerning
+    from thalweg.almanac.run_findings import concerning
 
     for paper in found:
         near = "; ".join(f"{n.slug} ({n.why})" for n in paper.near) or "no entry"

@@ -23,7 +23,8 @@ def doctor(
 ) -> int:
     """Say what is wrong with a training, with the evidence and the treatment.
 
-    The exit code is 1 if there is a problem or a warning; notes do not count.
+    The exit code is 1 if there is a problem or a warning; notes do not count. What was said last is
+    kept in your data folder, so that the page and digests can name papers that concern the run.
 
     Args:
         run: directory of the run; the newest under --root if left out.
@@ -32,12 +33,16 @@ def doctor(
     """
     from dataclasses import asdict
 
+    from thalweg.almanac.kept_diagnoses import keep_diagnosis
     from thalweg.cli.output import print_json
     from thalweg.doctor.examination import RULES, examine
     from thalweg.recorder.run import Run, newest_run
+    from thalweg.recorder.run_files import measured_state
 
     opened = Run(newest_run(root) if run is None else run)
+    state = measured_state(opened.path)
     found = examine(opened)
+    keep_diagnosis(opened.path, found.findings, state)
     code = int(any(finding.severity != "note" for finding in found.findings))
     if json:
         findings = [asdict(finding) for finding in found.findings]

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from thalweg.errors import ThalwegError, unknown_name
 from thalweg.recorder.run_files import list_events, newest_run, read_events, read_header
+from thalweg.recorder.series_rows import Pieces, read_rows, told_names
 from thalweg.recorder.stored_weights import Sketches, Snapshots, read_sketches
 from thalweg.recorder.tables import (
     MEASUREMENTS,
@@ -219,32 +220,23 @@ class Run:
         Raises:
             ThalwegError: if the run has no such instrument or part.
         """
-        columns = ["step", "part", "value", "status"]
-        low = -np.inf if first is None else first
-        high = np.inf if last is None else last
+        span = (-(2**63) if first is None else first, 2**63 - 1 if last is None else last)
         pieces: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {part: [] for part in parts}
-        for file, table in self._read(
-            lambda file: read_part(
-                file, columns, instrument=instrument, part=parts, first=first, last=last
-            ),
-            rank,
+        for file, found in self._read(
+            lambda file: self._read_some(file, instrument, pieces, span), rank
         ):
-            steps, values, keep = _column(table, "step"), _column(table, "value"), _measured(table)
-            keep &= (low <= steps) & (steps <= high)
-            codes, names = codes_of(table["part"])
-            order = np.argsort(codes, kind="stable")
-            bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-            for code, part in enumerate(names):
-                rows = order[bounds[code] : bounds[code + 1]]
-                rows = rows[keep[rows]]
-                if part in pieces and len(rows):
-                    pieces[part].append((file.segment, steps[rows], values[rows]))
+            for part, (steps, values) in found.items():
+                inside = (span[0] <= steps) & (steps <= span[1])
+                if not inside.all():
+                    steps, values = steps[inside], values[inside]
+                if len(steps):
+                    pieces[part].append((file.segment, steps, values))
         # Each is let go as it is joined, so that never twice all of them are held.
-        found = {part: _join(pieces.pop(part)) for part in list(pieces)}
-        for part, (steps, _) in found.items():
+        joined = {part: _join(pieces.pop(part)) for part in list(pieces)}
+        for part, (steps, _) in joined.items():
             if not len(steps):
                 self._check_name(self._series_names(), instrument, part)
-        return found
+        return joined
 
     def unmeasured(self, *, rank: int = 0) -> dict[tuple[str, str, str], np.ndarray]:
         """What was not measured, and why: the rows that `series` leaves out.
@@ -323,6 +315,32 @@ class Run:
             "Is something removing them? Try again when it is done."
         )
 
+    def _read_some(
+        self, file: PartFile, instrument: str, parts: Collection[str], span: tuple[int, int]
+    ) -> tuple[Pieces, str]:
+        """The rows of some series in a part, with what is measured in them."""
+        if (told := read_rows(file, instrument, parts, span)) is not None:
+            return told, ""
+        table, why = read_part(
+            file,
+            ["step", "part", "value", "status"],
+            instrument=instrument,
+            part=parts,
+            first=span[0],
+            last=span[1],
+        )
+        steps, values, keep = _column(table, "step"), _column(table, "value"), _measured(table)
+        codes, names = codes_of(table["part"])
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        found: Pieces = {}
+        for code, part in enumerate(names):
+            rows = order[bounds[code] : bounds[code + 1]]
+            rows = rows[keep[rows]]
+            if part in parts:
+                found[part] = (steps[rows], values[rows])
+        return found, why
+
     def _series_names(self) -> set[tuple[str, str]]:
         return set().union(*(names for _, names in self._read(self._read_names)))
 
@@ -332,6 +350,9 @@ class Run:
         key = (file.path, facts.st_mtime_ns, facts.st_size)
         if key in self._names:
             return self._names[key], ""
+        if (told := told_names(file)) is not None:
+            self._names[key] = told
+            return told, ""
         table, why = read_part(file, ["instrument", "part"])
         (a, instruments), (b, parts) = codes_of(table["instrument"]), codes_of(table["part"])
         pair = a.astype(np.int64) * max(len(parts), 1) + b

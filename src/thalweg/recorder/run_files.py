@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import ThalwegError
+from thalweg.recorder.tables import list_parts
 
-__all__ = ["list_events", "newest_run", "read_events", "read_header"]
+__all__ = ["list_events", "measured_state", "newest_run", "read_events", "read_header"]
 
 # What readers rely on, where it is there at all.
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -90,6 +92,22 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], str]:
     if dropped:
         return events, f"damaged, {dropped} lines dropped"
     return events, f"torn tail, {len(rest)} bytes dropped" if torn else ""
+
+
+def measured_state(path: Path) -> str:
+    """Changes whenever a file of measurements does; the same in every process.
+
+    Args:
+        path: the directory of the run.
+    """
+    facts = hashlib.sha256()
+    for file in list_parts(path / "measurements"):
+        try:
+            stat = file.path.stat()
+        except FileNotFoundError:  # compacted since it was listed
+            continue
+        facts.update(f"{file.path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return facts.hexdigest()[:16]
 
 
 def newest_run(root: str | os.PathLike[str] = "runs") -> Path:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from thalweg.recorder.footer import footer_entry
 
 __all__ = [
     "DAMAGE",
@@ -201,18 +204,30 @@ def read_part(
     return table.select(columns), why
 
 
-def _read_parquet(
-    path: Path, columns: list[str], wanted: dict[str, set[str]], steps: tuple[int, int]
-) -> pa.Table:
+@contextmanager
+def open_part(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of measurements.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        ValueError: if it holds something else; or another of ``DAMAGE`` if it cannot be read.
+    """
     with pq.ParquetFile(
         path, read_dictionary=_STRINGS, page_checksum_verification=True, pre_buffer=False
     ) as file:
         if not file.schema_arrow.remove_metadata().equals(_as_read(None, MEASUREMENTS.names)):
             raise ValueError("not the measurement schema")
+        yield file
+
+
+def _read_parquet(
+    path: Path, columns: list[str], wanted: dict[str, set[str]], steps: tuple[int, int]
+) -> pa.Table:
+    with open_part(path) as file:
         meta = file.metadata
         groups: Iterable[int] = range(meta.num_row_groups)
         if steps != _FAR:
-            groups = [g for g in groups if _may_lie(meta.row_group(g).column(0), steps)]
+            groups = [g for g in groups if may_lie(meta.row_group(g).column(0), steps)]
         for name, values in wanted.items():
             column = MEASUREMENTS.get_field_index(name)
             groups = [g for g in groups if _may_hold(meta.row_group(g).column(column), values)]
@@ -222,7 +237,8 @@ def _read_parquet(
     return table.select(columns)
 
 
-def _may_lie(column: pq.ColumnChunkMetaData, steps: tuple[int, int]) -> bool:
+def may_lie(column: pq.ColumnChunkMetaData, steps: tuple[int, int]) -> bool:
+    """Whether a row group may hold steps from the first to the last of ``steps``."""
     stats = column.statistics
     return (
         stats is None or not stats.has_min_max or (stats.min <= steps[1] and steps[0] <= stats.max)
@@ -312,7 +328,7 @@ def compact(stream: Path) -> Path:
     if why and not why.startswith(TORN):
         raise OSError(f"{stream.name}: {why}; kept as it is")
     target, tmp = stream.with_suffix(".parquet"), stream.with_suffix(".parquet.tmp")
-    order, starts, _ = series_order(table)
+    order, starts, names = series_order(table)
     if order is not None:
         table = table.take(pa.array(order))
     try:
@@ -331,6 +347,7 @@ def compact(stream: Path) -> Path:
                     if end - begin >= _GROUP_ROWS or end == table.num_rows:
                         writer.write_table(table[begin:end], row_group_size=_MAX_GROUP_ROWS)
                         begin = end
+                writer.add_key_value_metadata(footer_entry(names, np.diff(starts).tolist()))
             file.flush()
             os.fsync(file.fileno())
         tmp.replace(target)

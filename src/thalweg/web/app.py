@@ -70,8 +70,8 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
     """
     site = Site(runs)
     routes = [
-        Route("/digest/{period}.txt", _digest_file("text/plain")),
-        Route("/digest/{period}.eml", _digest_file("message/rfc822")),
+        Route("/digest/{period}.txt", _digest_file(site, "text/plain")),
+        Route("/digest/{period}.eml", _digest_file(site, "message/rfc822")),
     ]
     for path, twin, function in PAGES:
         routes += [Route(twin, _json(site, function)), Route(path, _html(site, function, twin))]
@@ -97,7 +97,7 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
         # More threads than these would only hold memory while they wait for each other.
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         # The first verdicts take seconds; the page answers meanwhile.
-        threading.Thread(target=site.shelf.all, daemon=True).start()
+        threading.Thread(target=site.prepare, daemon=True).start()
         yield
 
     def failed(request: Request, error: Exception) -> Response:
@@ -111,10 +111,16 @@ def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1"
 
 def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
+        with site.answering():
+            return answer(request)
+
+    def answer(request: Request) -> Response:
         page = function(site, request.query_params, **request.path_params)
         query = f"?{request.url.query}" if request.url.query else ""
         other = twin.format(**request.path_params) + query
         text = site.render(page, request.url.path, other)
+        if page.after is not None:
+            page.after()
         return etagged(request, text.encode("utf-8", "replace"), "text/html", page.status)
 
     return endpoint
@@ -122,8 +128,9 @@ def _html(site: Site, function: PageFunction, twin: str) -> Callable[[Request], 
 
 def _json(site: Site, function: PageFunction) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        page = function(site, request.query_params, **request.path_params)
-        return etagged(request, as_json(page.data), "application/json", page.status)
+        with site.answering():
+            page = function(site, request.query_params, **request.path_params)
+            return etagged(request, as_json(page.data), "application/json", page.status)
 
     return endpoint
 
@@ -159,9 +166,9 @@ def _feed(format: str) -> Callable[[Request], Response]:
     return endpoint
 
 
-def _digest_file(media_type: str) -> Callable[[Request], Response]:
+def _digest_file(site: Site, media_type: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        found = digest(request.path_params["period"])
+        found = digest(request.path_params["period"], runs=site.concerns.all()[0])
         plain = media_type == "text/plain"
         return etagged(request, found.text.encode() if plain else found.eml, media_type)
 

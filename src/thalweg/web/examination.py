@@ -9,11 +9,12 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+from thalweg.almanac.kept_diagnoses import Finding
 from thalweg.errors import ThalwegError
 from thalweg.web.run_data import version_of
 from thalweg.web.run_folder import RunFolder
 
-__all__ = ["Doctor", "finding_of"]
+__all__ = ["Doctor", "finding_of", "kept_of"]
 
 #: Seconds that an examination may take, and how many are remembered.
 PATIENCE_S = 120.0
@@ -64,6 +65,11 @@ class Doctor:
             return found
         finally:
             self._lock.release()
+
+
+def kept_of(raw: dict[str, Any]) -> Finding:
+    """What is kept of a finding."""
+    return Finding(raw["rule"], raw["symptom"], raw["entry"] or "", raw["treatment"])
 
 
 def finding_of(raw: dict[str, Any]) -> Any:

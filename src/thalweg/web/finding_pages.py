@@ -11,10 +11,13 @@ from starlette.datastructures import QueryParams
 
 from thalweg.almanac.bulletin import Digest, period_days
 from thalweg.almanac.bulletin import digest as digest_of
+from thalweg.almanac.corpus import corpus
 from thalweg.almanac.entry import KINDS
 from thalweg.almanac.feeds import export
 from thalweg.almanac.finding import VERDICTS
 from thalweg.almanac.finding import search as search_in
+from thalweg.almanac.paper import Paper
+from thalweg.almanac.run_findings import RunFinding
 from thalweg.almanac.store import store_state
 from thalweg.errors import ThalwegError
 from thalweg.web.answer import Page
@@ -59,14 +62,21 @@ def search(site: Site, query: QueryParams) -> Page:
         "topic": sorted({t for s in site.shelf.all() for t in s.entry.topics}),
         "verdict": list(VERDICTS),
     }
-    data = {"asked": {k: v for k, v in chosen.items() if v}, "hits": [asdict(h) for h in hits]}
+    read_in = corpus().by_name
+    found = [read_in.get(h.name) for h in hits if h.kind == "paper"]
+    data = {
+        "asked": {k: v for k, v in chosen.items() if v},
+        "hits": [asdict(h) for h in hits],
+        "concerns": site.concerns.of(p for p in found if isinstance(p, Paper)),
+    }
     return Page("search.html", "Search", data, {"chosen": chosen, "known": known})
 
 
 def digest(site: Site, query: QueryParams, period: str = "") -> Page:
     """What happened in a day, an ISO week or a month; this week if none is named."""
     today = datetime.datetime.now(datetime.UTC).date()
-    found = _digest(period, today, (site.shelf.state, store_state()))
+    shown, silent = site.concerns.all()
+    found = _digest(period, today, (site.shelf.state, store_state()), shown)
     data = {
         "period": found.period,
         "first": found.first,
@@ -74,14 +84,18 @@ def digest(site: Site, query: QueryParams, period: str = "") -> Page:
         "entries": [asdict(e) for e in found.entries],
         "changes": [asdict(c) for c in found.changes],
         "papers": [asdict(p) for p in found.papers],
+        "concerns": found.runs,
+        "undiagnosed": list(silent),
     }
     return Page("digest.html", f"Digest {found.period}", data, {"steps": _around(found.period)})
 
 
 @lru_cache(maxsize=32)
-def _digest(period: str, today: datetime.date, state: object) -> Digest:
+def _digest(
+    period: str, today: datetime.date, state: object, runs: tuple[RunFinding, ...]
+) -> Digest:
     """A digest, until the day or what it is made of has changed."""
-    return digest_of(period or None)
+    return digest_of(period or None, runs=runs)
 
 
 def feed(format: str, query: QueryParams, base_url: str) -> str:

@@ -7,6 +7,7 @@ files that hold it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ import numpy as np
 
 from thalweg.errors import ThalwegError
 from thalweg.recorder.run import Run
-from thalweg.recorder.tables import list_parts
+from thalweg.recorder.run_files import measured_state
 from thalweg.report.decimate import Columns, Series, decimate
 from thalweg.web.run_folder import RunFolder
 
@@ -118,6 +119,23 @@ class RunData:
                 for part, whole in overviews.items()
             ]
 
+    def expect(self, name: str, instrument: str, parts: Sequence[str]) -> None:
+        """Begin to read what will be asked for in a moment, while the browser reads the page.
+
+        Args:
+            name: of the run.
+            instrument: its name.
+            parts: those of its first chart.
+        """
+
+        def read() -> None:
+            # Whoever asks for the chart is told what is wrong with it.
+            with contextlib.suppress(ThalwegError):
+                self.columns(name, instrument, parts)
+
+        if not self._lock.locked():  # else somebody reads already, and this would only queue
+            threading.Thread(target=read, daemon=True).start()
+
     def _overviews(
         self, run: Run, name: str, instrument: str, parts: Sequence[str]
     ) -> dict[str, Columns]:
@@ -165,14 +183,7 @@ def _natural(name: tuple[str, str]) -> tuple[str, list[str | int]]:
 
 def version_of(run: Run) -> str:
     """Changes whenever a file of measurements does."""
-    facts = []
-    for file in list_parts(run.path / "measurements"):
-        try:
-            stat = file.path.stat()
-        except FileNotFoundError:  # compacted since it was listed
-            continue
-        facts.append(f"{file.path.name} {stat.st_size} {stat.st_mtime_ns}")
-    return f"{hash(tuple(facts)):x}"
+    return measured_state(run.path)
 
 
 def plain(drawn: Sequence[tuple[str, Columns]]) -> list[dict[str, Any]]:

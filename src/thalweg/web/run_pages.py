@@ -9,13 +9,15 @@ import numpy as np
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
+from thalweg.almanac.run_findings import finding_in
 from thalweg.errors import ThalwegError, unknown_name
 from thalweg.report.decimate import Columns
 from thalweg.report.diagnoses import diagnoses_section
 from thalweg.report.scale import Scale, number, scale_of
 from thalweg.report.svg import HEIGHT, WIDTH, band, line
 from thalweg.web.answer import Page, address
-from thalweg.web.examination import finding_of
+from thalweg.web.concerns import papers_on
+from thalweg.web.examination import finding_of, kept_of
 from thalweg.web.run_data import MOST_SERIES, plain
 
 if TYPE_CHECKING:
@@ -67,7 +69,13 @@ def run(site: Site, query: QueryParams, name: str) -> Page:
         "notes": opened.notes,
     }
     live = header.get("status") == "running"
-    return Page("run.html", name, data, {"chosen": chosen, "begin": begin, "live_run": live})
+    context = {"chosen": chosen, "begin": begin, "live_run": live}
+
+    def first_chart() -> None:
+        if charts:
+            site.data.expect(name, charts[0]["instrument"], charts[0]["parts"])
+
+    return Page("run.html", name, data, context, after=first_chart)
 
 
 def series(site: Site, query: QueryParams, name: str) -> Page:
@@ -116,7 +124,16 @@ def diagnosis(site: Site, query: QueryParams, name: str) -> Page:
     section = diagnoses_section(findings, set(), bool(site.data.names(name)))
     sources = {s.entry.slug: s.entry.title for s in site.shelf.all()}
     cited = list(dict.fromkeys(f.entry for f in findings if f.entry in sources))
-    data = {"name": name, "findings": found["findings"], "skipped": found["skipped"]}
+    shown = [finding_in(name, kept_of(raw)) for raw in found["findings"]]
+    data = {
+        "name": name,
+        "findings": found["findings"],
+        "skipped": found["skipped"],
+        "papers": [
+            {"id": p.id, "title": p.title, "url": p.url, "date": p.date, "why": why}
+            for p, why in papers_on(shown)
+        ],
+    }
     context = {"section": Markup(section), "cited": [(slug, sources[slug]) for slug in cited]}
     return Page("diagnosis.html", f"{name}: diagnosis", data, context)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thalweg.almanac.catalogue import entries
@@ -17,6 +18,8 @@ __all__ = ["Shelf", "Shelved"]
 
 # Seconds for which nothing is looked at: 32 readers do not make 32 walks through the files.
 _STILL_S = 1.0
+#: Seconds after which it is looked again whether somebody waits.
+PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Shelf:
                     self._seen = seen
                 self._looked = time.monotonic()
             return list(self._all.values())
+
+    def prepare(self, busy: Callable[[], bool]) -> None:
+        """Judge every entry before anybody asks; what takes long is remembered by file.
+
+        Args:
+            busy: whether somebody waits for a page, who then goes first: this is all Python, and
+                a reader beside it would get the processor every few milliseconds only.
+        """
+        for entry in entries():
+            while busy():
+                time.sleep(PAUSE_S)
+            standing(entry)
+        self.all()
 
     @property
     def state(self) -> object:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thalweg import __version__
 from thalweg.web.answer import Page, address, templates
+from thalweg.web.concerns import Concerns
 from thalweg.web.examination import Doctor
 from thalweg.web.guard import Token
 from thalweg.web.jobs import Jobs
@@ -17,6 +21,9 @@ from thalweg.web.run_folder import RunFolder
 from thalweg.web.shelf import Shelf
 
 __all__ = ["Site"]
+
+#: Seconds after a page in which its reader asks for what belongs to it.
+CALM_S = 1.0
 
 
 class Site:
@@ -38,6 +45,7 @@ class Site:
         self.runs = RunFolder(runs)
         self.data = RunData(self.runs)
         self.doctor = Doctor(self.runs)
+        self.concerns = Concerns(self.runs)
         self.jobs = Jobs()
         self.streams = Streams()
         self.shelf = Shelf()
@@ -45,6 +53,31 @@ class Site:
         self.live = live
         self.feeds = feeds
         self._env = templates()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._answered = -CALM_S
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """While somebody waits for an answer."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._answered = time.monotonic()
+
+    def busy(self) -> bool:
+        """Whether somebody waits, or has just got a page; what can wait is then put off."""
+        return self._waiting > 0 or time.monotonic() - self._answered < CALM_S
+
+    def prepare(self) -> None:
+        """What the first page of a kind would wait for, done before anybody asks."""
+        for name in self._env.list_templates():
+            self._env.get_template(name)
+        self.shelf.prepare(self.busy)
 
     def render(
         self,
