@@ -22,6 +22,7 @@
       this.whole = [0, 1];
       this.asked = 0;
       this.busy = this.again = this.stale = false;
+      box.querySelector(".tools").hidden = false;
       for (const button of box.querySelectorAll("[data-do]"))
         button.addEventListener("click", () => this.move(button.dataset.do));
     }
@@ -84,7 +85,8 @@
         }
       });
       const data = uPlot.join(tables), x = data[0];
-      if (this.from === null) this.whole = [x[0], Math.max(x[x.length - 1], x[0] + 1)];
+      const last = Math.max(...found.filter((s) => s.steps.length).map((s) => s.last));
+      if (this.from === null) this.whole = [x[0], Math.max(last, x[0] + 1)];
       const values = data.slice(1).flat().filter((v) => v !== null && v !== undefined);
       const least = values.reduce((a, b) => Math.min(a, b), Infinity), most = values.reduce((a, b) => Math.max(a, b), -Infinity);
       const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid") } };
@@ -110,7 +112,7 @@
       }, data, this.plot).over.addEventListener("dblclick", () => this.show(null, null));
       this.read(null, found);
       this.legend(found);
-      this.tell(found, x);
+      this.tell(found, x[0], last);
       this.box.dataset.drawn = ++this.asked;
     }
 
@@ -131,18 +133,18 @@
     }
 
     // The picture in words, and the last step that is known of.
-    tell(found, x) {
-      const seen = this.from === null ? [x[0], x[x.length - 1]] : [this.from, this.to];
+    tell(found, first, last) {
+      const seen = this.from === null ? [first, last] : [this.from, this.to];
       const ends = found.slice(0, 6).map((s) => {
         const finite = s.middle.filter((v) => v !== null);
         return finite.length ? `${s.part || this.box.dataset.label} from ${finite[0].toPrecision(3)} to ${finite[finite.length - 1].toPrecision(3)}` : "";
       });
       const said = `${this.box.dataset.label}, steps ${seen[0]} to ${seen[1]}: ${ends.filter(Boolean).join("; ") || "nothing finite"}`;
       this.plot.setAttribute("aria-label", found.length > 6 ? `${said}; and ${found.length - 6} more` : said);
-      const last = document.querySelector("[data-last-step]");
-      if (last && x[x.length - 1] >= Number(last.textContent || -1)) {
-        last.textContent = x[x.length - 1];
-        last.parentElement.hidden = false;
+      const told = document.querySelector("[data-last-step]");
+      if (told && last > Number(told.textContent || -1)) {
+        told.textContent = last;
+        told.parentElement.hidden = false;
       }
     }
 
