@@ -3,6 +3,7 @@
 import email
 import email.policy
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,17 @@ def test_search_finds_what_the_almanac_finds(client):
 def test_no_sign_in_a_question_has_a_meaning(client, q):
     page = client.get("/search", params={"q": q})
     assert page.status_code == 200 and "<script>alert" not in page.text
+
+
+def test_only_addresses_of_the_web_become_links(client, monkeypatch):
+    urls = ["javascript:alert(1)", "data:text/html,x", "", "https://example.org/a"]
+    hits = [
+        replace(hit, kind="paper", url=url) for hit, url in zip(search("law"), urls, strict=False)
+    ]
+    monkeypatch.setattr("thalweg.web.finding_pages.search_in", lambda *args, **kw: hits)
+    page = client.get("/search?q=law").text
+    assert "javascript:" not in page and "data:text" not in page
+    assert page.count('rel="noreferrer"') == 1 and 'href="https://example.org/a"' in page
 
 
 def test_wrong_questions_are_named(client):

@@ -1,6 +1,7 @@
 """The pages of runs, also of one that is being recorded and one of a stranger."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -123,6 +124,23 @@ def test_the_doctor_is_asked_in_a_process_of_its_own(client, planted, plant):
     assert 'class="diagnoses"' in page and "Not judged" in page
 
 
+def test_what_the_doctor_says_stays_text(client, planted, plant, monkeypatch):
+    plant(planted / "nan", {("loss", ""): np.full(100, np.nan)})
+    doctor = client.app.app.state.site.doctor
+    found = doctor.examine("nan")
+    finding = {
+        **found["findings"][0],
+        "rule": EVIL,
+        "symptom": EVIL,
+        "treatment": f"`{EVIL}` {EVIL}",
+    }
+    finding["evidence"] = [{**finding["evidence"][0], "text": EVIL, "series": [EVIL, EVIL]}]
+    told = {"findings": [finding], "skipped": {EVIL: EVIL}}
+    monkeypatch.setattr(doctor, "examine", lambda name: told)
+    page = client.get("/runs/nan/diagnosis").text
+    assert "<script>alert" not in page and page.count("&lt;script&gt;") >= 6
+
+
 def test_what_is_compared_is_what_the_runs_share(client, planted):
     page = client.get("/compare-runs?r=a&r=b").text
     links = [unescape(u) for u in re.findall(r'data-series="([^"]+)"', page)]
@@ -159,6 +177,14 @@ def server(runs, tmp_path):
     process.terminate()
     process.wait(20)
     process.stdout.close()
+
+
+def test_only_this_machine_reaches_it(server):
+    """127.0.0.2 is this machine too: it is let in where all addresses are listened on."""
+    port = int(server.rstrip("/").rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=10)
 
 
 def test_a_live_page_is_told_of_growth_and_of_the_end(server, runs, plant, append):

@@ -31,6 +31,7 @@ class Columns:
         points: how many points the columns stand for.
         banded: whether a column has a height: it stands for several points, or for a value with
             an uncertainty.
+        last: the last step of all; 0 where there is none.
     """
 
     steps: np.ndarray
@@ -40,6 +41,7 @@ class Columns:
     nonfinite: np.ndarray
     points: int
     banded: bool
+    last: int
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -69,9 +71,9 @@ def decimate(
     edges = _edges(_distinct(steps), columns)
     low, middle, high, nonfinite, first, held = _columns(steps, values, edges, spread)
     banded = len(steps) > int(held.sum()) or (spread is not None and bool(np.any(spread > 0)))
-    return Columns(
-        *(first[held], low[held], middle[held], high[held], nonfinite[held]), len(steps), banded
-    )
+    last = int(steps[-1]) if len(steps) else 0
+    drawn = (first[held], low[held], middle[held], high[held], nonfinite[held])
+    return Columns(*drawn, len(steps), banded, last)
 
 
 def envelope(series: Sequence[Series], columns: int) -> Columns:
@@ -99,6 +101,7 @@ def envelope(series: Sequence[Series], columns: int) -> Columns:
         nonfinite.sum(0)[any_held],
         sum(len(steps) for steps, _ in series),
         True,
+        max((int(steps[-1]) for steps, _ in series if len(steps)), default=0),
     )
 
 

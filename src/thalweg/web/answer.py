@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,18 @@ def templates() -> Environment:
     )
     env.filters["figure"] = lambda value: "–" if value is None else number(value, 3)
     env.filters["words"] = lambda value: str(value).replace("_", " ")
+    env.filters["moment"] = moment
     return env
+
+
+def moment(value: Any) -> str:
+    """A moment in UTC, ISO, for people; anything else as it is.
+
+    Example:
+        >>> moment("2026-11-24T10:00:00Z")
+        '2026-11-24 10:00 UTC'
+    """
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:[\d.]+)?(Z|\+00:00)$", r"\1 \2 UTC", str(value))
 
 
 def address(path: str, **query: Any) -> str:

@@ -55,7 +55,7 @@ DATA: tuple[tuple[str, PageFunction], ...] = (
 
 #: Requests that are worked on at once.
 THREADS = 6
-_STATIC = {".css": "text/css", ".js": "text/javascript"}
+_STATIC = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def create_app(runs: str | os.PathLike[str] = "runs", *, host: str = "127.0.0.1") -> Guard:

@@ -98,7 +98,7 @@ class RunData:
         with self._lock:
             overviews = self._overviews(run, name, instrument, parts)
             low = min((int(c.steps[0]) for c in overviews.values() if len(c)), default=0)
-            high = max((int(c.steps[-1]) for c in overviews.values() if len(c)), default=0)
+            high = max((c.last for c in overviews.values() if len(c)), default=0)
             a, b = (low if first is None else first), (high if last is None else last)
             coarse = [
                 part
@@ -172,7 +172,8 @@ def _again(whole: Columns, first: int, last: int, columns: int) -> Columns:
     bad = decimate(steps, np.where(whole.nonfinite[rows] > 0, np.nan, 0.0), columns).nonfinite
     points = len(steps) if not whole.decimated else whole.points * len(steps) // len(whole)
     banded = whole.banded or middle.banded
-    return Columns(middle.steps, low, middle.middle, high, bad, points, banded)
+    last = whole.last if end >= len(whole) else int(whole.steps[end]) - 1
+    return Columns(middle.steps, low, middle.middle, high, bad, points, banded, last)
 
 
 def _natural(name: tuple[str, str]) -> tuple[str, list[str | int]]:
@@ -197,6 +198,7 @@ def plain(drawn: Sequence[tuple[str, Columns]]) -> list[dict[str, Any]]:
             "high": _short(c.high) if c.banded else None,
             "nonfinite": c.steps[c.nonfinite > 0].tolist(),
             "points": c.points,
+            "last": c.last,
         }
         for part, c in drawn
     ]

@@ -147,7 +147,7 @@ def draw(site: Site, query: QueryParams, name: str) -> str:
     high = np.concatenate([np.zeros(0), *(c.high for c in drawn)])
     scale = scale_of(low, high) or Scale(0.0, 1.0)
     first = min((int(c.steps[0]) for c in drawn), default=0)
-    last = max((int(c.steps[-1]) for c in drawn), default=1)
+    last = max((c.last for c in drawn), default=1)
     paths = "".join(_paths(c, scale, (first, max(last, first + 1)), i) for i, c in enumerate(drawn))
     ticks = "".join(
         f'<text x="2" y="{(1 - float(scale.place(np.array([t]))[0])) * 240 + 4:.0f}">'

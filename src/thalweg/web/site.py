@@ -100,9 +100,21 @@ class Site:
             "live": self.live,
             "feeds": self.feeds,
             "path": path,
+            "above": _above(path),
             "twin": twin,
             "title": page.title,
             "data": page.data,
             "version": __version__,
         }
         return self._env.get_template(page.template).render(shared, **page.context)
+
+
+def _above(path: str) -> str:
+    """The page of the navigation to which a page belongs.
+
+    Example:
+        >>> _above("/e/relex"), _above("/runs/a/diagnosis"), _above("/compare-runs")
+        ('/', '/runs', '/runs')
+    """
+    first = path.split("/")[1]
+    return {"e": "/", "compare-runs": "/runs"}.get(first, f"/{first}")

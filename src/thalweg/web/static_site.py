@@ -20,7 +20,7 @@ __all__ = ["build"]
 
 #: Left in the folder, so that no other folder is ever written over.
 MARK = ".thalweg-almanac"
-STYLES = ("page.css", "web.css")
+STATIC = ("page.css", "web.css", "icon.svg")
 
 
 def build(folder: str | os.PathLike[str], *, base_url: str = "") -> list[Path]:
@@ -61,7 +61,7 @@ def _files(base_url: str) -> dict[str, bytes]:
     for topic in sorted({t for s in shelf for t in s.entry.topics}):
         page = almanac_pages.topic(site, nothing, topic)
         pages[f"/topics/{topic}"] = f"/api/topics/{topic}.json", page
-    found = {MARK: b"", **{f"static/{name}": static_files()[name] for name in STYLES}}
+    found = {MARK: b"", **{f"static/{name}": static_files()[name] for name in STATIC}}
     for path, (twin, page) in pages.items():
         link = _linker(path)
         text = site.render(page, path, link(twin), link=link)

@@ -2,7 +2,9 @@
 // Charts of a run: each asks the server for as many columns as it is wide, again after every zoom.
 (() => {
   const tones = ["--s0", "--s1", "--s2", "--s3", "--s4", "--s5"];
+  // As in the report, so that no line is told by its colour alone; the seventh is the first, dashed.
   const dashes = [[], [6, 3], [2, 3], [9, 3, 2, 3], [12, 4], [4, 4]];
+  const dash = (i) => dashes[(i + Math.floor(i / 6)) % 6];
   const probe = document.body.appendChild(document.createElement("i"));
   probe.hidden = true;
   const colour = (name) => {
@@ -19,7 +21,8 @@
       this.from = this.to = null;
       this.whole = [0, 1];
       this.asked = 0;
-      this.busy = this.again = false;
+      this.busy = this.again = this.stale = false;
+      box.querySelector(".tools").hidden = false;
       for (const button of box.querySelectorAll("[data-do]"))
         button.addEventListener("click", () => this.move(button.dataset.do));
     }
@@ -49,6 +52,7 @@
     async load() {
       if (this.busy) { this.again = true; return; }
       this.busy = true;
+      this.stale = false;
       const width = Math.max(Math.round(this.plot.clientWidth), 200);
       let url = `${this.box.dataset.series}&columns=${Math.min(width, 2000)}`;
       if (this.from !== null) url += `&from=${this.from}&to=${this.to}`;
@@ -69,7 +73,7 @@
       const tables = [], series = [{ label: "step" }], bands = [];
       found.forEach((s, i) => {
         const tone = colour(tones[i % tones.length]), name = s.part || this.box.dataset.label;
-        const line = { label: name, stroke: tone, width: 1.5, dash: dashes[Math.floor(i / 6) % 6], points: { show: s.steps.length < 60 } };
+        const line = { label: name, stroke: tone, width: 1.5, dash: dash(i), points: { show: s.steps.length < 60 } };
         if (s.low) {
           tables.push([s.steps, s.low, s.high, s.middle]);
           bands.push({ series: [series.length + 1, series.length], fill: faint(tone) });
@@ -81,7 +85,8 @@
         }
       });
       const data = uPlot.join(tables), x = data[0];
-      if (this.from === null) this.whole = [x[0], x[x.length - 1]];
+      const last = Math.max(...found.filter((s) => s.steps.length).map((s) => s.last));
+      if (this.from === null) this.whole = [x[0], Math.max(last, x[0] + 1)];
       const values = data.slice(1).flat().filter((v) => v !== null && v !== undefined);
       const least = values.reduce((a, b) => Math.min(a, b), Infinity), most = values.reduce((a, b) => Math.max(a, b), -Infinity);
       const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid") } };
@@ -107,23 +112,46 @@
       }, data, this.plot).over.addEventListener("dblclick", () => this.show(null, null));
       this.read(null, found);
       this.legend(found);
+      this.tell(found, x[0], last);
       this.box.dataset.drawn = ++this.asked;
     }
 
     legend(found) {
       const list = this.box.querySelector(".legend");
       list.replaceChildren(...found.map((s, i) => {
-        const item = document.createElement("li"), mark = document.createElement("b");
-        mark.textContent = "━";
-        mark.style.color = `var(${tones[i % tones.length]})`;
+        const item = document.createElement("li");
+        const [mark, path] = ["svg", "path"].map((n) => document.createElementNS("http://www.w3.org/2000/svg", n));
+        item.className = `s${i % 6}`;
+        mark.setAttribute("viewBox", "0 0 24 8");
+        mark.setAttribute("aria-hidden", "true");
+        path.setAttribute("d", "M0 4H24");
+        path.style.strokeDasharray = dash(i).join(" ") || "none";
+        mark.append(path);
         item.append(mark, s.part || this.box.dataset.label);
         return item;
       }));
     }
 
+    // The picture in words, and the last step that is known of.
+    tell(found, first, last) {
+      const seen = this.from === null ? [first, last] : [this.from, this.to];
+      const ends = found.slice(0, 6).map((s) => {
+        const finite = s.middle.filter((v) => v !== null);
+        return finite.length ? `${s.part || this.box.dataset.label} from ${finite[0].toPrecision(3)} to ${finite[finite.length - 1].toPrecision(3)}` : "";
+      });
+      const said = `${this.box.dataset.label}, steps ${seen[0]} to ${seen[1]}: ${ends.filter(Boolean).join("; ") || "nothing finite"}`;
+      this.plot.setAttribute("aria-label", found.length > 6 ? `${said}; and ${found.length - 6} more` : said);
+      const told = document.querySelector("[data-last-step]");
+      if (told && last > Number(told.textContent || -1)) {
+        told.textContent = last;
+        told.parentElement.hidden = false;
+      }
+    }
+
     read(u, found) {
       const bad = found.reduce((n, s) => n + s.nonfinite.length, 0);
-      let text = found.some((s) => s.low) ? "A band spans the least and greatest of the steps that a column stands for." : "";
+      let text = this.from === null ? "" : `Steps ${this.from} to ${this.to} of ${this.whole[0]} to ${this.whole[1]}. `;
+      if (found.some((s) => s.low)) text += "A band spans the least and greatest of the steps that a column stands for.";
       if (bad) text += ` Not finite at or after step ${Math.min(...found.flatMap((s) => s.nonfinite))}.`;
       const at = u && u.cursor.idx !== null && u.cursor.idx !== undefined ? u.data[0][u.cursor.idx] : null;
       if (at !== null && at !== undefined) {
@@ -142,25 +170,31 @@
   const watch = new IntersectionObserver((changes) => {
     for (const { target, isIntersecting } of changes) {
       isIntersecting ? seen.add(target) : seen.delete(target);
-      if (isIntersecting && !charts.has(target)) {
-        charts.set(target, new Chart(target));
-        charts.get(target).load();
-      }
+      if (!isIntersecting) continue;
+      if (!charts.has(target)) charts.set(target, new Chart(target));
+      else if (!charts.get(target).stale) continue;
+      charts.get(target).load();
     }
   }, { rootMargin: "200px" });
   for (const box of document.querySelectorAll(".live-chart")) watch.observe(box);
-  const redraw = () => seen.forEach((box) => charts.get(box)?.load());
+  // What is out of sight is drawn when it comes back into it.
+  const redraw = () => charts.forEach((chart, box) => { chart.stale = true; if (seen.has(box)) chart.load(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 200); });
 
   const live = document.querySelector("[data-live]");
   if (live) {
-    const stream = new EventSource(live.dataset.live);
+    const status = live.textContent, stream = new EventSource(live.dataset.live);
+    stream.addEventListener("open", () => { live.textContent = status; });
     stream.addEventListener("grown", redraw);
     stream.addEventListener("ended", (event) => {
       live.textContent = JSON.parse(event.data).status;
       stream.close();
+    });
+    stream.addEventListener("error", () => {
+      const gone = stream.readyState === EventSource.CLOSED;
+      live.textContent = `${status}, when last heard of: ${gone ? "not followed any more; load the page again" : "the server does not answer, trying again"}`;
     });
   }
 })();
