@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from thalweg.cli.study_output import cost_plain, print_costs, print_run, run_plain, told, wrap
+
 if TYPE_CHECKING:
     from thalweg.almanac.entry import Entry
-    from thalweg.studies.runner import Plan, StudyRun
+    from thalweg.studies.runner import StudyRun
 
 __all__ = ["study"]
 
@@ -46,18 +48,18 @@ def list_(*, json: Annotated[bool, Flag] = False) -> int:
             if c.claim.study_name == name
         ]
         row = {"name": name, "about": described(name), "claims": claims}
-        rows.append({**row, "paper_cost": _cost_plain(name)} if json else row)
+        rows.append({**row, "paper_cost": cost_plain(name)} if json else row)
     waiting = [n for n in planned() if n not in available()]
     if json:
         print_json({"studies": rows, "planned": waiting})
         return 0
     for row in rows:
-        _wrap("", f"{row['name']}: {row['about']}")
+        wrap("", f"{row['name']}: {row['about']}")
         for claim in row["claims"]:
-            _wrap("  ", claim)
+            wrap("  ", claim)
     if waiting:
         print()
-        _wrap("planned, not in this version: ", ", ".join(waiting))
+        wrap("planned, not in this version: ", ", ".join(waiting))
     return 0
 
 
@@ -129,8 +131,8 @@ def run(
         for name, point in points
     ]
     if preset == "paper" and not json:
-        _print_costs(plans)
-    labels = [f"{name} {preset} {_told(point)}".strip() for name, point in points]
+        print_costs(plans)
+    labels = [f"{name} {preset} {told(point)}".strip() for name, point in points]
     bars = [(label, len(plan.seeds)) for label, plan in zip(labels, plans, strict=True)]
     runs, failure = {}, None
     with (
@@ -145,9 +147,9 @@ def run(
             failure = error  # told after the settings that came to their end
     rows = [runs[place] for place in sorted(runs)]
     if json and rows:
-        print_json([_plain(*row) for row in rows])
+        print_json([run_plain(*row) for row in rows])
     for row in () if json else rows:
-        _print_run(*row)
+        print_run(*row)
     if failure is not None:
         raise failure
     return 0
@@ -176,14 +178,14 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> int:
     if json:
         claims = [{"entry": e.slug, **claim_plain(c)} for e, c in rows]
         about = {"name": name, "about": loaded.doc, "presets": presets}
-        print_json({**about, "paper_cost": _cost_plain(name), "claims": claims})
+        print_json({**about, "paper_cost": cost_plain(name), "claims": claims})
         return 0
     print(loaded.doc)
     print()
     print("presets")
     for preset, settings in presets.items():
-        _wrap(f"  {preset:6} ", " ".join(f"{k}={v}" for k, v in settings.items()))
-    _wrap("", f"paper: {cost(name).told(len(default_seeds(name, 'paper')))}")
+        wrap(f"  {preset:6} ", " ".join(f"{k}={v}" for k, v in settings.items()))
+    wrap("", f"paper: {cost(name).told(len(default_seeds(name, 'paper')))}")
     for entry, c in rows:
         print()
         print(*claim_lines(c, f"{entry.slug}/"), sep="\n")
@@ -240,40 +242,14 @@ def _executor(on: str, address: str | None, workers: int | None) -> Any:
     return nullcontext(LocalExecutor(1 if workers is None else workers))
 
 
-def _print_costs(plans: Sequence[Plan]) -> None:
-    """What is ahead, before it is begun; settings that are swept cost about the same each."""
-    import sys
-
-    from thalweg.studies.cost import cost
-
-    for name in dict.fromkeys(plan.study for plan in plans):
-        seeds = sum(len(plan.seeds) for plan in plans if plan.study == name)
-        _wrap("", f"{name} paper: {cost(name).told(seeds)}", file=sys.stderr)
-
-
-def _cost_plain(name: str) -> dict[str, Any]:
-    from thalweg.studies.cost import cost
-    from thalweg.studies.runner import default_seeds
-
-    paper = cost(name)
-    return {
-        "cpu_hours_a_seed": paper.hours,
-        "seeds": len(default_seeds(name, "paper")),
-        "memory_bytes": paper.memory,
-        "times_quick": paper.factor,
-        "work": paper.work,
-        "quick_seconds": paper.quick_s,
-        "estimate": True,
-    }
-
-
 def _evidence(done: StudyRun, ship: bool) -> list[tuple[Entry, Path, Any]]:
     """Writes evidence of a run that counts; of one that does not, nothing."""
     import sys
 
     from thalweg.almanac.catalogue import study_entries
     from thalweg.almanac.evidence import SHIPPED, user_folder, write_evidence
-    from thalweg.studies.runner import evidence_of, forget
+    from thalweg.studies.made_evidence import evidence_of
+    from thalweg.studies.runner import forget
 
     if done.preset == "smoke" or not done.as_preset or len(done.seeds) < 3:
         return []
@@ -283,54 +259,6 @@ def _evidence(done: StudyRun, ship: bool) -> list[tuple[Entry, Path, Any]]:
     written = [(e, write_evidence(item, folder), item) for e, item in found]
     forget(done)
     return written
-
-
-def _print_run(point: dict[str, str], done: StudyRun, written: Sequence[Any]) -> None:
-    from thalweg.almanac.catalogue import study_entries
-    from thalweg.almanac.verdict import judge
-    from thalweg.cli.output import number
-
-    print()
-    print(f"{done.study} {done.preset} {_told(point)}".rstrip(), f"({len(done.seeds)} seeds)")
-    for entry in study_entries(done.study):
-        for claim in entry.claims:
-            samples = done.samples(claim.id)
-            if claim.study_name != done.study or not samples:
-                continue
-            judged = judge(samples, claim.op, claim.threshold)
-            figures = " ".join(number(x) for x in samples)
-            _wrap("  ", f"{entry.slug}/{claim.id}: {figures} (must be {claim.bound})")
-            rest = [
-                f"{kind[:-1]} " + " ".join(number(x) for x in done.samples(claim.id, kind))
-                for kind in ("baselines", "controls")
-                if done.samples(claim.id, kind)
-            ]
-            if rest:
-                _wrap("    ", "; ".join(rest))
-            if not written:
-                _wrap("    ", f"would be {judged.verdict}; a trial, no evidence")
-    for entry, path, item in written:
-        for claim_id in item.samples:
-            _wrap("  ", f"{entry.slug}/{claim_id}: {item.judgement(claim_id).verdict}")
-        _wrap("  ", f"evidence: {path}")
-
-
-def _plain(point: dict[str, str], done: StudyRun, written: Sequence[Any]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "study": done.study,
-        "preset": done.preset,
-        "sweep": point,
-        "config": asdict(done.config),
-        "seeds": list(done.seeds),
-        "figures": [{k: v for k, v in asdict(f).items() if k != "curves"} for f in done.figures],
-        "wall_s": list(done.wall_s),
-        "evidence": [
-            {"entry": e.slug, "path": str(path), "verdict": item.verdict}
-            for e, path, item in written
-        ],
-    }
 
 
 def _settings(given: Sequence[str]) -> dict[str, str]:
@@ -349,25 +277,3 @@ def _grid(given: Sequence[str]) -> list[dict[str, str]]:
     """All combinations of what is swept; one empty point if nothing is."""
     axes = [[(k, v) for v in values.split(",")] for k, values in _settings(given).items()]
     return [dict(point) for point in itertools.product(*axes)]
-
-
-def _told(point: dict[str, str]) -> str:
-    return " ".join(f"{k}={v}" for k, v in point.items())
-
-
-def _wrap(lead: str, text: str, file: Any = None) -> None:
-    import textwrap
-
-    from thalweg.cli.output import width
-
-    print(
-        textwrap.fill(
-            text,
-            width(),
-            initial_indent=lead,
-            subsequent_indent=" " * (len(lead) + (0 if lead.strip() else 2)),
-            break_on_hyphens=False,
-            break_long_words=False,
-        ),
-        file=file,
-    )
