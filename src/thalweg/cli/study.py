@@ -231,9 +231,13 @@ def _standings(entry: Entry, name: str) -> list[Any]:
 
 def _executor(on: str, address: str | None, workers: int | None) -> Any:
     """A context manager that gives where seeds run."""
+    import os
     from contextlib import nullcontext
 
     if on == "ray":
+        # Ray tells of every lost worker in paragraphs on standard output, among the figures. Those
+        # that it makes up for are no news, and the others are said as errors.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
         from thalweg.studies.ray_executor import RayExecutor
 
         return RayExecutor(address, workers=workers)
