@@ -125,3 +125,44 @@ def test_progress_lines():
     assert _line("x", 1, 3, 0, 10.0) == "x: seed 0 took 10 s (1 of 3, about 20 s left)"
     assert _line("x", 2, 3, None, 1.0) == "x: 2 of 3 seeds were finished before"
     assert _duration(125) == "2 min 5 s"
+
+
+def test_what_a_paper_preset_costs_is_said_beforehand(made, capsys):
+    assert main(["study", "run", "broken_laws", "--preset", "paper", "--set", "lr=0.5"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("broken_laws paper: about ") and "186 times the work of quick" in said
+    assert main(["study", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["data"]["studies"]
+    costs = {row["name"]: row["paper_cost"] for row in rows}
+    assert costs["broken_laws"]["times_quick"] == 186 and costs["broken_laws"]["seeds"] == 3
+    assert all(cost["memory_bytes"] > 0 and cost["estimate"] for cost in costs.values())
+    assert main(["study", "show", "broken_laws"]) == 0
+    assert "paper: " in capsys.readouterr().out
+
+
+def test_a_failing_setting_of_a_sweep_does_not_hide_the_others(made, capsys, monkeypatch):
+    def run(self, tasks):
+        for i, task in enumerate(tasks):
+            good = task.config.lr < 1
+            figures = Figures({"recursion_exact": 1e-15}) if good else None
+            yield Outcome(i, figures, 1.0, "" if good else "ValueError: diverged")
+
+    monkeypatch.setattr(executor.LocalExecutor, "run", run)
+    assert main(["study", "run", "broken_laws", "--sweep", "lr=9,0.5"]) == 2
+    out = capsys.readouterr()
+    assert "lr=0.5 (3 seeds)" in out.out and "lr=9 (" not in out.out
+    assert "seed 0 failed:\nValueError: diverged\n2 more failed" in out.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--address", "auto"], "--address is that of a Ray cluster"),
+        (["--on", "ray", "--address", "here"], "must be HOST:PORT or auto"),
+        (["--on", "ray", "--workers", "0"], "workers must be at least 1"),
+        (["--on", "slurm"], "slurm"),
+    ],
+)
+def test_where_seeds_cannot_run(made, capsys, options, said):
+    assert main(["study", "run", "broken_laws", *options]) == 2
+    assert said in capsys.readouterr().err

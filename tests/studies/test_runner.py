@@ -7,7 +7,8 @@ from thalweg.almanac import get
 from thalweg.almanac.evidence import write_evidence
 from thalweg.studies import Figures, StudyRun, load, run_study
 from thalweg.studies.executor import Outcome
-from thalweg.studies.runner import default_seeds, evidence_of, forget
+from thalweg.studies.made_evidence import evidence_of
+from thalweg.studies.runner import default_seeds, forget, plan_study, run_plans
 
 
 class Here:
@@ -101,3 +102,26 @@ def test_seeds():
     assert default_seeds("broken_laws", "quick") == (0, 1, 2)
     with pytest.raises(ThalwegError, match="seeds must be different"):
         run_study("broken_laws", seeds=[1, 1])
+
+
+class Choosy:
+    """Performs tasks at once; those with a large learning rate fail."""
+
+    def run(self, tasks):
+        for i, task in enumerate(tasks):
+            if task.config.lr > 1:
+                yield Outcome(i, None, 0.1, "Traceback\nValueError: diverged")
+            else:
+                yield Outcome(i, Figures({"recursion_exact": task.config.lr}), 1.0)
+
+
+def test_settings_are_one_heap_of_tasks_and_a_failing_one_spares_the_others():
+    quick = load("broken_laws").config("quick")
+    plans = [plan_study("broken_laws", config=replace(quick, lr=lr)) for lr in (0.1, 9.0, 0.2)]
+    told, ended = [], {}
+    with pytest.raises(ThalwegError, match=r"seed 0 failed:\nTraceback[^$]*\n2 more failed"):
+        for place, run in run_plans(plans, executor=Choosy(), progress=lambda *a: told.append(a)):
+            ended[place] = run.samples("recursion_exact")
+    assert ended == {0: (0.1,) * 3, 2: (0.2,) * 3}
+    assert [a[:4] for a in told] == [(p, n + 1, 3, n) for p in (0, 2) for n in range(3)]
+    assert [place for place, _ in run_plans(plans[::2], executor=Choosy())] == [0, 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["part_progress", "seed_progress"]
@@ -12,21 +12,25 @@ __all__ = ["part_progress", "seed_progress"]
 
 @contextmanager
 def seed_progress(
-    label: str, *, quiet: bool = False
-) -> Iterator[Callable[[int, int, int | None, float], None]]:
-    """Tells on standard error how far the seeds of a study are, and how long the rest takes.
+    plans: Sequence[tuple[str, int]], *, quiet: bool = False
+) -> Iterator[Callable[[int, int, int, int | None, float], None]]:
+    """Tells on standard error how far the seeds of studies are, and how long the rest takes.
 
     Args:
-        label: what is running.
+        plans: what is running, and how many seeds of it.
         quiet: say nothing.
+
+    Yields:
+        To be called after each seed as ``(place among the plans, done, total, seed, seconds)``.
     """
     if quiet:
-        yield lambda done, total, seed, seconds: None
+        yield lambda place, done, total, seed, seconds: None
         return
+    whole = plans[0][0] if len(plans) == 1 else f"{len(plans)} settings"
     if not sys.stderr.isatty():
-        print(f"{label}: running", file=sys.stderr, flush=True)
-        yield lambda done, total, seed, seconds: print(
-            _line(label, done, total, seed, seconds), file=sys.stderr, flush=True
+        print(f"{whole}: running", file=sys.stderr, flush=True)
+        yield lambda place, done, total, seed, seconds: print(
+            _line(plans[place][0], done, total, seed, seconds), file=sys.stderr, flush=True
         )
         return
     from rich.console import Console
@@ -40,18 +44,20 @@ def seed_progress(
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, left="")
+        all_seeds = sum(seeds for _, seeds in plans)
+        task = bar.add_task(whole, total=all_seeds, left="")
         begun = time.perf_counter()
-        fresh = 0
+        ready = fresh = 0
 
-        def advance(done: int, total: int, seed: int | None, seconds: float) -> None:
-            nonlocal fresh
+        def advance(place: int, done: int, total: int, seed: int | None, seconds: float) -> None:
+            nonlocal ready, fresh
+            ready += 1
             fresh += seed is not None
             left = ""
-            if fresh and done < total:
-                rest = (time.perf_counter() - begun) / fresh * (total - done)
+            if fresh and ready < all_seeds:
+                rest = (time.perf_counter() - begun) / fresh * (all_seeds - ready)
                 left = f"about {_duration(rest)} left"
-            bar.update(task, total=total, completed=done, left=left)
+            bar.update(task, completed=ready, left=left)
 
         yield advance
 

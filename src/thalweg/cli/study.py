@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from thalweg.cli.study_output import cost_plain, print_costs, print_run, run_plain, told, wrap
+
 if TYPE_CHECKING:
     from thalweg.almanac.entry import Entry
     from thalweg.studies.runner import StudyRun
@@ -45,29 +47,35 @@ def list_(*, json: Annotated[bool, Flag] = False) -> int:
             for c in standing(entry).claims
             if c.claim.study_name == name
         ]
-        rows.append({"name": name, "about": described(name), "claims": claims})
+        row = {"name": name, "about": described(name), "claims": claims}
+        rows.append({**row, "paper_cost": cost_plain(name)} if json else row)
     waiting = [n for n in planned() if n not in available()]
     if json:
         print_json({"studies": rows, "planned": waiting})
         return 0
     for row in rows:
-        _wrap("", f"{row['name']}: {row['about']}")
+        wrap("", f"{row['name']}: {row['about']}")
         for claim in row["claims"]:
-            _wrap("  ", claim)
+            wrap("  ", claim)
     if waiting:
         print()
-        _wrap("planned, not in this version: ", ", ".join(waiting))
+        wrap("planned, not in this version: ", ", ".join(waiting))
     return 0
 
 
-@study.command(help_epilogue="Example: thalweg study run broken_laws --sweep lr=1e-2,1e-3")
+@study.command(
+    help_epilogue="Examples: thalweg study run broken_laws --sweep lr=1e-2,1e-3\n"
+    "thalweg study run grokking --preset paper --on ray --address auto"
+)
 def run(
     names: Annotated[list[str] | None, Parameter(negative="")] = None,
     /,
     *,
     preset: Preset = "quick",
     seeds: Annotated[int | None, Parameter(show_default=False)] = None,
-    workers: int = 1,
+    workers: Annotated[int | None, Parameter(show_default=False)] = None,
+    on: Literal["local", "ray"] = "local",
+    address: Annotated[str | None, Parameter(show_default=False)] = None,
     set: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
     sweep: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
     all: Annotated[bool, Flag] = False,
@@ -85,35 +93,65 @@ def run(
         names: the studies.
         preset: size of the study.
         seeds: how many seeds, from 0 on; by default as many as the claims ask for.
-        workers: processes at once, one thread each.
+        workers: seeds at once, one thread each; by default 1, and with --on ray one for each CPU of
+            the cluster.
+        on: local processes, or a Ray cluster, over which all seeds of all settings are spread.
+        address: of the cluster, HOST:PORT, or auto for the one that this machine is a node of; by
+            default --on ray starts one of this machine alone.
         set: a setting to change, NAME=VALUE; may be repeated.
-        sweep: settings to try one after the other, NAME=V1,V2; several give all combinations.
+        sweep: settings to try, NAME=V1,V2; several give all combinations.
         all: every study of this version.
         fresh: forget seeds that an interrupted run has finished.
         ship: write the evidence into the package (for maintainers).
         json: print JSON.
     """
     from thalweg.cli.output import print_json
+    from thalweg.cli.progress import seed_progress
     from thalweg.errors import ThalwegError
-    from thalweg.studies.study import available
+    from thalweg.studies.runner import plan_study, run_plans
+    from thalweg.studies.study import available, load, with_settings
 
     wanted = list(names or []) + (available() if all else [])
     if not wanted:
         raise ThalwegError("name a study, or give --all; `thalweg study list` lists them")
     if seeds is not None and seeds < 1:
         raise ThalwegError(f"--seeds must be at least 1, got {seeds}")
+    if address is not None and on != "ray":
+        raise ThalwegError("--address is that of a Ray cluster: give --on ray with it")
     fixed, grid = _settings(set or []), _grid(sweep or [])
-    runs = []
-    for name in dict.fromkeys(wanted):
-        for point in grid:
-            told = " ".join(f"{k}={v}" for k, v in point.items())
-            done = _run_one(name, preset, seeds, workers, {**fixed, **point}, fresh, told, json)
-            runs.append((point, done, [] if point or fixed else _evidence(done, ship)))
-    if json:
-        print_json([_plain(*row) for row in runs])
-        return 0
-    for point, done, written in runs:
-        _print_run(point, done, written)
+    points = [(name, point) for name in dict.fromkeys(wanted) for point in grid]
+    plans = [
+        plan_study(
+            name,
+            preset=preset,
+            seeds=None if seeds is None else range(seeds),
+            config=with_settings(load(name).config(preset), {**fixed, **point}),
+            fresh=fresh,
+        )
+        for name, point in points
+    ]
+    if preset == "paper" and not json:
+        print_costs(plans)
+    labels = [f"{name} {preset} {told(point)}".strip() for name, point in points]
+    bars = [(label, len(plan.seeds)) for label, plan in zip(labels, plans, strict=True)]
+    runs, failure = {}, None
+    with (
+        _executor(on, address, workers) as executor,
+        seed_progress(bars, quiet=json) as progress,
+    ):
+        try:
+            for place, done in run_plans(plans, executor=executor, progress=progress):
+                trial = fixed or points[place][1]
+                runs[place] = (points[place][1], done, [] if trial else _evidence(done, ship))
+        except ThalwegError as error:
+            failure = error  # told after the settings that came to their end
+    rows = [runs[place] for place in sorted(runs)]
+    if json and rows:
+        print_json([run_plain(*row) for row in rows])
+    for row in () if json else rows:
+        print_run(*row)
+    if failure is not None:
+        raise failure
     return 0
 
 
@@ -130,6 +168,8 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> int:
     from thalweg.almanac.catalogue import study_entries
     from thalweg.cli.almanac import claim_lines, claim_plain
     from thalweg.cli.output import print_json
+    from thalweg.studies.cost import cost
+    from thalweg.studies.runner import default_seeds
     from thalweg.studies.study import load
 
     loaded = load(name)
@@ -137,13 +177,15 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> int:
     rows = [(entry, c) for entry in study_entries(name) for c in _standings(entry, name)]
     if json:
         claims = [{"entry": e.slug, **claim_plain(c)} for e, c in rows]
-        print_json({"name": name, "about": loaded.doc, "presets": presets, "claims": claims})
+        about = {"name": name, "about": loaded.doc, "presets": presets}
+        print_json({**about, "paper_cost": cost_plain(name), "claims": claims})
         return 0
     print(loaded.doc)
     print()
     print("presets")
     for preset, settings in presets.items():
-        _wrap(f"  {preset:6} ", " ".join(f"{k}={v}" for k, v in settings.items()))
+        wrap(f"  {preset:6} ", " ".join(f"{k}={v}" for k, v in settings.items()))
+    wrap("", f"paper: {cost(name).told(len(default_seeds(name, 'paper')))}")
     for entry, c in rows:
         print()
         print(*claim_lines(c, f"{entry.slug}/"), sep="\n")
@@ -187,32 +229,21 @@ def _standings(entry: Entry, name: str) -> list[Any]:
     return [c for c in standing(entry).claims if c.claim.study_name == name]
 
 
-def _run_one(
-    name: str,
-    preset: str,
-    seeds: int | None,
-    workers: int,
-    settings: dict[str, str],
-    fresh: bool,
-    told: str,
-    quiet: bool,
-) -> StudyRun:
-    from thalweg.cli.progress import seed_progress
-    from thalweg.studies.executor import LocalExecutor
-    from thalweg.studies.runner import run_study
-    from thalweg.studies.study import load, with_settings
+def _executor(on: str, address: str | None, workers: int | None) -> Any:
+    """A context manager that gives where seeds run."""
+    import os
+    from contextlib import nullcontext
 
-    config = with_settings(load(name).config(preset), settings)
-    with seed_progress(f"{name} {preset} {told}".strip(), quiet=quiet) as progress:
-        return run_study(
-            name,
-            preset=preset,
-            seeds=None if seeds is None else range(seeds),
-            config=config,
-            executor=LocalExecutor(workers),
-            progress=progress,
-            fresh=fresh,
-        )
+    if on == "ray":
+        # Ray tells of every lost worker in paragraphs on standard output, among the figures. Those
+        # that it makes up for are no news, and the others are said as errors.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+        from thalweg.studies.ray_executor import RayExecutor
+
+        return RayExecutor(address, workers=workers)
+    from thalweg.studies.executor import LocalExecutor
+
+    return nullcontext(LocalExecutor(1 if workers is None else workers))
 
 
 def _evidence(done: StudyRun, ship: bool) -> list[tuple[Entry, Path, Any]]:
@@ -221,7 +252,8 @@ def _evidence(done: StudyRun, ship: bool) -> list[tuple[Entry, Path, Any]]:
 
     from thalweg.almanac.catalogue import study_entries
     from thalweg.almanac.evidence import SHIPPED, user_folder, write_evidence
-    from thalweg.studies.runner import evidence_of, forget
+    from thalweg.studies.made_evidence import evidence_of
+    from thalweg.studies.runner import forget
 
     if done.preset == "smoke" or not done.as_preset or len(done.seeds) < 3:
         return []
@@ -231,55 +263,6 @@ def _evidence(done: StudyRun, ship: bool) -> list[tuple[Entry, Path, Any]]:
     written = [(e, write_evidence(item, folder), item) for e, item in found]
     forget(done)
     return written
-
-
-def _print_run(point: dict[str, str], done: StudyRun, written: Sequence[Any]) -> None:
-    from thalweg.almanac.catalogue import study_entries
-    from thalweg.almanac.verdict import judge
-    from thalweg.cli.output import number
-
-    print()
-    settings = " ".join(f"{k}={v}" for k, v in point.items())
-    print(f"{done.study} {done.preset} {settings}".rstrip(), f"({len(done.seeds)} seeds)")
-    for entry in study_entries(done.study):
-        for claim in entry.claims:
-            samples = done.samples(claim.id)
-            if claim.study_name != done.study or not samples:
-                continue
-            judged = judge(samples, claim.op, claim.threshold)
-            figures = " ".join(number(x) for x in samples)
-            _wrap("  ", f"{entry.slug}/{claim.id}: {figures} (must be {claim.bound})")
-            rest = [
-                f"{kind[:-1]} " + " ".join(number(x) for x in done.samples(claim.id, kind))
-                for kind in ("baselines", "controls")
-                if done.samples(claim.id, kind)
-            ]
-            if rest:
-                _wrap("    ", "; ".join(rest))
-            if not written:
-                _wrap("    ", f"would be {judged.verdict}; a trial, no evidence")
-    for entry, path, item in written:
-        for claim_id in item.samples:
-            _wrap("  ", f"{entry.slug}/{claim_id}: {item.judgement(claim_id).verdict}")
-        _wrap("  ", f"evidence: {path}")
-
-
-def _plain(point: dict[str, str], done: StudyRun, written: Sequence[Any]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "study": done.study,
-        "preset": done.preset,
-        "sweep": point,
-        "config": asdict(done.config),
-        "seeds": list(done.seeds),
-        "figures": [{k: v for k, v in asdict(f).items() if k != "curves"} for f in done.figures],
-        "wall_s": list(done.wall_s),
-        "evidence": [
-            {"entry": e.slug, "path": str(path), "verdict": item.verdict}
-            for e, path, item in written
-        ],
-    }
 
 
 def _settings(given: Sequence[str]) -> dict[str, str]:
@@ -298,20 +281,3 @@ def _grid(given: Sequence[str]) -> list[dict[str, str]]:
     """All combinations of what is swept; one empty point if nothing is."""
     axes = [[(k, v) for v in values.split(",")] for k, values in _settings(given).items()]
     return [dict(point) for point in itertools.product(*axes)]
-
-
-def _wrap(lead: str, text: str) -> None:
-    import textwrap
-
-    from thalweg.cli.output import width
-
-    print(
-        textwrap.fill(
-            text,
-            width(),
-            initial_indent=lead,
-            subsequent_indent=" " * (len(lead) + (0 if lead.strip() else 2)),
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-    )

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from thalweg.studies.executor import Executor as Executor
     from thalweg.studies.executor import LocalExecutor as LocalExecutor
     from thalweg.studies.figures import Figures as Figures
+    from thalweg.studies.ray_executor import RayExecutor as RayExecutor
     from thalweg.studies.runner import StudyRun as StudyRun
     from thalweg.studies.runner import run_study as run_study
     from thalweg.studies.study import Study as Study
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(  # pyright: ignore[reportUnsupportedDund
     {
         "executor": ["Executor", "LocalExecutor"],
         "figures": ["Figures"],
+        "ray_executor": ["RayExecutor"],
         "runner": ["StudyRun", "run_study"],
         "study": ["Study", "available", "load"],
     },

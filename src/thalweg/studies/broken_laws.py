@@ -6,6 +6,8 @@ hidden unit, h = ‖out‖² − ‖in‖² − b² is predicted from the first 
 constant. Control: the recursion without its decay term.
 
 Source: D. Kunin et al. 2020, arXiv 2012.04728; Galley, Shahverdi, Flinth 2026, arXiv 2606.10913.
+
+Cost: paper does 186 × the work of quick (num_steps * (1e6 + 74 * batch * hidden)), in 1 GB.
 """
 
 from __future__ import annotations

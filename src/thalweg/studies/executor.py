@@ -31,12 +31,14 @@ class Task:
         config: its settings, a frozen dataclass.
         seed: the seed.
         threads: of torch.
+        memory: bytes to set aside where a cluster places tasks; 0 if not known.
     """
 
     study: str
     config: Any
     seed: int
     threads: int = 1
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,12 @@ class LocalExecutor:
         """
         # A fresh interpreter: no state of this one (random numbers, threads, hooks) leaks in.
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.workers, len(tasks) or 1), mp_context=spawn) as pool:
+        with ProcessPoolExecutor(
+            min(self.workers, len(tasks) or 1),
+            mp_context=spawn,
+            initializer=_limit_threads,
+            initargs=(max((task.threads for task in tasks), default=1),),
+        ) as pool:
             futures = [pool.submit(perform, i, task) for i, task in enumerate(tasks)]
             try:
                 for future in as_completed(futures):
@@ -101,9 +108,13 @@ class LocalExecutor:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _limit_threads(threads: int) -> None:
+    # Before a task is unpickled, which imports numpy: its threads are counted on import.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def perform(index: int, task: Task) -> Outcome:
     """Run one task in this process."""
-    os.environ["OMP_NUM_THREADS"] = str(task.threads)
     import torch
 
     from thalweg.studies.study import load

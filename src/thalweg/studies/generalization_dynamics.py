@@ -6,6 +6,8 @@ harm of initial weights are read off drawn spectra. Last, students with fixed ra
 learn a ReLU teacher, in numbers below and above that of the samples.
 
 Source: M. S. Advani, A. M. Saxe, H. Sompolinsky 2017, arXiv 1710.03667.
+
+Cost: paper does 521 × the work of quick (num_draws * dim**3), in 2 GB.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Jacobians, a net on handwritten digits with and without the penalty, for as many
 to full training accuracy.
 
 Source: Walker, Humayun, Balestriero, Baraniuk 2025, arXiv 2506.12284, smaller.
+
+Cost: paper does 3200 × the work of quick (num_steps * num_train * hidden * dim), in 4 GB.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ handwritten digits, with true and with shuffled labels, in subspaces of several 
 dimensions. Baselines: as many randomly chosen coordinates, and another draw of the same projection.
 
 Source: C. Li, H. Farkhoor, R. Liu, J. Yosinski 2018, arXiv 1804.08838.
+
+Cost: paper does 1460 × the work of quick (hard_steps * len(hard_dims) * len(hard_lrs) * (1e6 +
+batch * len(large) * large[0] ** 2)), in 4 GB.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ widths, with a learnt scale for each layer, and with random labels mixed in. Bas
 new head alone, random initial weights, the share of random labels.
 
 Source: A. Aghajanyan, L. Zettlemoyer, S. Gupta 2020, arXiv 2012.13255.
+
+Cost: paper does 629 × the work of quick (num_steps * len(lrs) * len(noise_dims) * (1e6 + batch *
+hidden * (64 + hidden))), in 4 GB.
 """
 
 from __future__ import annotations

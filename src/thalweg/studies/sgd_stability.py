@@ -5,6 +5,8 @@ gradient descent over step sizes (all in one batch, one row a step size); a tanh
 descent at the edge of stability. Baselines: gradient descent at its own best or largest step size.
 
 Source: Wu & Su 2023, arXiv 2305.17490; Cohen et al. 2021, arXiv 2103.00065.
+
+Cost: paper does 16.7 × the work of quick (sgd_steps * (1e6 + dim)), in 1 GB.
 """
 
 from __future__ import annotations
