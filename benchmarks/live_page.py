@@ -92,28 +92,27 @@ def main(argv: list[str] | None = None) -> int:
             tools["tensorboard"] = lambda: _tensorboard(folder, chosen.peers, steps)
             tools["trackio"] = lambda: _trackio(folder, chosen.peers)
         opened: dict[str, list[dict[str, Any]]] = {name: [] for name in tools}
-        for round in range(1 if chosen.quick else chosen.repeats):
+        for number in range(1 if chosen.quick else chosen.repeats):
             for name, serve in tools.items():
+                load = os.getloadavg()[0]
                 with serve() as (url, pid, ready_s):
                     found = _open(url, name) | {"ready_s": round_(ready_s, 2)}
-                    found |= {"rss_mb": _tree_rss(pid), "load": round_(os.getloadavg()[0], 1)}
+                    found |= {"rss_mb": _tree_rss(pid), "load_before": round_(load, 1)}
                 opened[name].append(found)
-                print(f"-- {round} {name}: {found}", file=sys.stderr, flush=True)
-    result = {
-        "command": "python -m benchmarks.live_page --peers PYTHON",
-        **facts("starlette", "uvicorn", "playwright"),
-        "peers": _versions(chosen.peers),
-        "chromium": subprocess.run(
-            [_chromium(), "--version"], capture_output=True, text=True
-        ).stdout.strip(),
-        "run": {"steps": steps, "series": series},
-        "wrote": wrote,
-        "median": {name: _medians(rows) for name, rows in opened.items()},
-        "opened": opened,
-    }
-    print(json.dumps(result, indent=1))
-    if not chosen.quick:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+                print(f"-- {number} {name}: {found}", file=sys.stderr, flush=True)
+            result = {
+                "command": "python -m benchmarks.live_page --peers PYTHON",
+                **facts("starlette", "uvicorn", "playwright"),
+                "peers": _versions(chosen.peers),
+                "chromium": _version_of_chromium(),
+                "run": {"steps": steps, "series": series},
+                "wrote": wrote,
+                "median": {name: _medians(rows) for name, rows in opened.items()},
+                "opened": opened,
+            }
+            if not chosen.quick:  # after each round: an hour's work is not lost with the last
+                RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        print(json.dumps(opened, indent=1))
     return 0
 
 
@@ -329,6 +328,11 @@ def _chromium() -> str:
     if found is None:
         raise SystemExit("live_page: expected Chromium on the path; apt-get install chromium")
     return found
+
+
+def _version_of_chromium() -> str:
+    said = subprocess.run([_chromium(), "--version"], capture_output=True, text=True)
+    return said.stdout.strip()
 
 
 def _free_port() -> int:

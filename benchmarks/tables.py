@@ -631,9 +631,41 @@ def web() -> list[list[str]]:
     return rows
 
 
+def live_page() -> list[list[str]]:
+    """A long run in a browser, beside TensorBoard and trackio."""
+    r = _load("live_page")
+    tools = ("thalweg", "tensorboard", "trackio")
+    wrote, found = r["wrote"], r["median"]
+
+    def row(said: str, value: Callable[[str], str]) -> list[str]:
+        return [said, *map(value, tools)]
+
+    def zoom(tool: str) -> str:
+        if "zoom_ms" not in found[tool]:
+            return "sends nothing"
+        return f"{found[tool]['zoom_ms']:.0f} ms, at most {found[tool]['zoom_most_ms']} ms"
+
+    def spike(tool: str) -> str:
+        return f"{found[tool]['spike_sent']} of {found[tool]['repeats']} times"
+
+    return [
+        ["", "Thalweg", "TensorBoard", "trackio"],
+        row("writing the figures", lambda t: f"{wrote[t]['total_s']:.0f} s"),
+        row("on disk", lambda t: f"{wrote[t]['bytes'] / 1e6:,.0f} MB"),
+        row("the server has its data after", lambda t: f"{found[t]['ready_s']:.1f} s"),
+        row("first contentful paint", lambda t: f"{found[t]['paint_ms']:,.0f} ms"),
+        row("first curve", lambda t: f"{found[t]['drawn_ms']:,.0f} ms"),
+        row("zoom, until it is drawn", zoom),
+        row("sent until three seconds later", lambda t: f"{found[t]['sent_kb']:,.0f} kB"),
+        row("most memory of the server", lambda t: f"{found[t]['rss_mb']:,.0f} MB"),
+        row("a spike of one step is in what is sent", spike),
+    ]
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "web": web,
+    "live_page": live_page,
     "growth": growth,
     "read": read,
     "curvature": curvature,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 
-def main() -> None:
+def write() -> None:
     """One call of ``log`` a step; seconds as JSON in the last line."""
     import numpy as np
     import trackio  # pyright: ignore[reportMissingImports]
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import ThalwegError
-from thalweg.recorder.tables import list_parts
 
 __all__ = ["list_events", "measured_state", "newest_run", "read_events", "read_header"]
 
@@ -101,12 +100,15 @@ def measured_state(path: Path) -> str:
         path: the directory of the run.
     """
     facts = hashlib.sha256()
-    for file in list_parts(path / "measurements"):
+    folder = path / "measurements"
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix not in (".arrows", ".parquet"):
+            continue
         try:
-            stat = file.path.stat()
+            stat = file.stat()
         except FileNotFoundError:  # compacted since it was listed
             continue
-        facts.update(f"{file.path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        facts.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return facts.hexdigest()[:16]
 
 
