@@ -132,6 +132,11 @@ os.kill(os.getpid(), 9)
     "name", ["..", "x", "20260101T000000Z-../..", "", "20260101T000000Z-relex"]
 )
 def test_no_name_leads_out(jobs, name):
+    jobs.folder.mkdir(parents=True)
+    for outside in (jobs.folder, jobs.folder.parent):  # as if a job were there
+        facts = {"study": "relex", "preset": "quick", "entry": "relex", "pid": 1, "started": ""}
+        (outside / "job.json").write_text(json.dumps(facts))
+        (outside / "log").write_text("secret")
     for ask in (jobs.get, jobs.log, jobs.cancel):
         with pytest.raises(ThalwegError, match="unknown job"):
             ask(name)

@@ -89,7 +89,7 @@ def test_a_lost_connection_is_said_and_comes_back(live, own_server, append):
     append(writer, _rows(50), first=100)
     assert page.watch.found
     own_server.start()
-    expect(status).to_have_text("running", timeout=20_000)
+    expect(status).to_have_text("running")
     expect(page.locator("[data-last-step]")).to_have_text("149")
     _shows(page, "loss", 149)
     assert page.evaluate("window.mark") == "not loaded again"
@@ -103,5 +103,5 @@ def test_a_run_that_is_gone_is_said(live, own_server):
     folder.rename(folder.parent / "other")
     own_server.stop()
     own_server.start()
-    expect(page.locator("[data-live]")).to_contain_text("not followed any more", timeout=20_000)
+    expect(page.locator("[data-live]")).to_contain_text("not followed any more")
     page.watch.found.clear()
