@@ -32,10 +32,6 @@ def _ends(header):
     header.write_text(json.dumps({**facts, "status": "closed"}))
 
 
-def _last(page, name):
-    return page.locator(f"[data-label={name}] .canvas[aria-label*='steps 0 to ']")
-
-
 def _shows(page, name, step):
     words = re.compile(rf"^{name}, steps 0 to {step}: ")
     expect(page.locator(f"[data-label={name}] .canvas")).to_have_attribute("aria-label", words)
@@ -62,6 +58,16 @@ def test_it_grows_without_being_loaded_again_and_says_when_it_ends(live, append)
     _ends(folder / "run.json")
     expect(status).to_have_text("closed")
     assert page.evaluate("window.mark") == "not loaded again"
+
+
+def test_a_page_that_was_opened_too_early_gets_its_charts(own_server, plant, append, visit):
+    writer = plant(own_server.home / "runs" / "now", {}, status="running", close=False)
+    page = visit("/runs/now", of=own_server)
+    expect(page.locator(".none")).to_have_text("No measurements yet.")
+    page.wait_for_timeout(1500)  # the first sign of life changes nothing
+    append(writer, _rows(10))
+    _shows(page, "loss", 9)
+    writer.close()
 
 
 def test_what_is_out_of_sight_is_drawn_anew_when_it_comes_back(live, append):
