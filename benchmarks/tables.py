@@ -662,10 +662,22 @@ def live_page() -> list[list[str]]:
     ]
 
 
+def guards() -> list[list[str]]:
+    """Guards of the page by what they are for, and how many removals a test noticed."""
+    kinds: dict[str, list[dict[str, str]]] = {}
+    for guard in _load("guards")["guards"]:
+        kinds.setdefault(guard["kind"], []).append(guard)
+    rows = [["guards", "taken out", "noticed by a test"]]
+    for kind, found in kinds.items():
+        rows.append([kind, f"{len(found)}", f"{sum(bool(g['noticed_by']) for g in found)}"])
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "overhead": overhead,
     "web": web,
     "live_page": live_page,
+    "guards": guards,
     "growth": growth,
     "read": read,
     "curvature": curvature,

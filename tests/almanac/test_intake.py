@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,6 +109,27 @@ def test_somebody_else_writes_meanwhile(monkeypatch, tmp_path):
     report = ingest(tmp_path / "b.xml")
     assert (report.new, report.skipped) == (0, 1)  # planned anew: v2 has come in between
     assert papers()[0].title == "Newer"
+
+
+def test_a_pipe_without_end_is_not_read_to_its_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe.xml")
+    said = []
+
+    def pour():
+        with (tmp_path / "pipe.xml").open("wb", buffering=0) as pipe:
+            try:
+                while len(said) < 64:
+                    pipe.write(bytes(2**20))
+                    said.append("a megabyte")
+            except BrokenPipeError:
+                pass
+
+    source = threading.Thread(target=pour)
+    source.start()
+    with pytest.raises(IngestError, match="larger than 20 MB"):
+        ingest(tmp_path / "pipe.xml")
+    source.join()
+    assert len(said) <= 21
 
 
 def test_too_large_and_what_is_no_document(tmp_path):

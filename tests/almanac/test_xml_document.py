@@ -21,7 +21,8 @@ def test_a_doctype_is_refused_in_any_encoding(text, encoding):
 
 @pytest.mark.parametrize(
     "data", [b"", b"<a>", b"<a></b>", b"\xff\xfe\x00", b"<a>&nbsp;</a>", b"<a>\x00</a>",
-             b"<a>" * 999, b'<?xml version="1.0" encoding="nonsense"?><a/>',
+             b"<a>" * 999, b"<a>" * 999 + b"</a>" * 999,
+             b'<?xml version="1.0" encoding="nonsense"?><a/>',
              "<a>ä</a>".encode("latin-1")]
 )  # fmt: skip
 def test_what_is_no_xml_is_an_error_of_ours(data):

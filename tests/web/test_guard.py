@@ -113,8 +113,10 @@ def test_long_addresses_and_forms_are_refused():
 
 
 def test_nothing_speaks_websocket():
-    with pytest.raises(WebSocketDisconnect), _client().websocket_connect("/socket"):
-        pass
+    let_in = False
+    with pytest.raises(WebSocketDisconnect) as refused, _client().websocket_connect("/socket"):
+        let_in = True
+    assert refused.value.code == 1008 and not let_in
 
 
 def test_a_token_is_asked_for():

@@ -132,6 +132,11 @@ os.kill(os.getpid(), 9)
     "name", ["..", "x", "20260101T000000Z-../..", "", "20260101T000000Z-relex"]
 )
 def test_no_name_leads_out(jobs, name):
+    jobs.folder.mkdir(parents=True)
+    for outside in (jobs.folder, jobs.folder.parent):  # as if a job were there
+        facts = {"study": "relex", "preset": "quick", "entry": "relex", "pid": 1, "started": ""}
+        (outside / "job.json").write_text(json.dumps(facts))
+        (outside / "log").write_text("secret")
     for ask in (jobs.get, jobs.log, jobs.cancel):
         with pytest.raises(ThalwegError, match="unknown job"):
             ask(name)
@@ -211,5 +216,8 @@ def test_a_long_log_shows_its_end(page, jobs, monkeypatch):
     (jobs.folder / id / "log").write_bytes(b"x" * 200_000 + b"the end")
     data = page.get(f"/api/jobs/{id}.json").json()["data"]
     assert len(data["log"]) == jobs_module.MOST_LOG and data["log"].endswith("the end")
+    for begin in (0, -(10**6)):
+        text, end = jobs.log(id, begin)
+        assert len(text) == end == jobs_module.MOST_LOG
     assert page.get(f"/jobs/{id}/log?begin=-1").status_code == 404
     assert json.loads((jobs.folder / id / "job.json").read_text())["study"] == "relex"

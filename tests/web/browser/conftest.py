@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -19,6 +19,9 @@ FLAGS = [
     # Whatever else the browser or a page would ask for has no address.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
+#: For machines that are busy with something else; nothing waits that long on one that is not.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 EVIL = "<script>alert(1)<b>"
 STEPS = 20_000
 #: When the loss of the long run is high, for one step.
@@ -173,7 +176,7 @@ def visit(browser, request):
         of = of or request.getfixturevalue("server")
         size = {"width": settings.pop("width", 1200), "height": settings.pop("height", 900)}
         context = browser.new_context(base_url=of.base, viewport=size, **settings)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.watch = Watch(page, of.base)

@@ -32,10 +32,6 @@ def _ends(header):
     header.write_text(json.dumps({**facts, "status": "closed"}))
 
 
-def _last(page, name):
-    return page.locator(f"[data-label={name}] .canvas[aria-label*='steps 0 to ']")
-
-
 def _shows(page, name, step):
     words = re.compile(rf"^{name}, steps 0 to {step}: ")
     expect(page.locator(f"[data-label={name}] .canvas")).to_have_attribute("aria-label", words)
@@ -64,6 +60,16 @@ def test_it_grows_without_being_loaded_again_and_says_when_it_ends(live, append)
     assert page.evaluate("window.mark") == "not loaded again"
 
 
+def test_a_page_that_was_opened_too_early_gets_its_charts(own_server, plant, append, visit):
+    writer = plant(own_server.home / "runs" / "now", {}, status="running", close=False)
+    page = visit("/runs/now", of=own_server)
+    expect(page.locator(".none")).to_have_text("No measurements yet.")
+    page.wait_for_timeout(1500)  # the first sign of life changes nothing
+    append(writer, _rows(10))
+    _shows(page, "loss", 9)
+    writer.close()
+
+
 def test_what_is_out_of_sight_is_drawn_anew_when_it_comes_back(live, append):
     page, writer, _ = live
     lower = page.locator("[data-label=weight_norm]")
@@ -89,7 +95,7 @@ def test_a_lost_connection_is_said_and_comes_back(live, own_server, append):
     append(writer, _rows(50), first=100)
     assert page.watch.found
     own_server.start()
-    expect(status).to_have_text("running", timeout=20_000)
+    expect(status).to_have_text("running")
     expect(page.locator("[data-last-step]")).to_have_text("149")
     _shows(page, "loss", 149)
     assert page.evaluate("window.mark") == "not loaded again"
@@ -103,5 +109,5 @@ def test_a_run_that_is_gone_is_said(live, own_server):
     folder.rename(folder.parent / "other")
     own_server.stop()
     own_server.start()
-    expect(page.locator("[data-live]")).to_contain_text("not followed any more", timeout=20_000)
+    expect(page.locator("[data-live]")).to_contain_text("not followed any more")
     page.watch.found.clear()

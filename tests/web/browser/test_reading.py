@@ -74,10 +74,10 @@ def _focused(page):
     return page.evaluate("document.activeElement.textContent.trim().slice(0, 60)")
 
 
-def _tab_to(page, what, most=30):
+def _tab_to(page, what, most=300):
     for _ in range(most):
         page.keyboard.press("Tab")
-        if page.locator(":focus").evaluate(f"el => el.matches({what!r})"):
+        if page.evaluate(f"document.activeElement.matches({what!r})"):
             return
     raise AssertionError(f"no way to {what}")
 
@@ -145,3 +145,36 @@ def test_who_wants_no_motion_gets_none(visit):
     assert page.evaluate(moves) == 0
     page.emulate_media(reduced_motion="no-preference")
     assert page.evaluate(moves) > 0
+
+
+def test_what_is_asked_for_comes_at_once(visit):
+    """The list and the search change while one chooses and types; the address goes along."""
+    page = visit("/")
+    page.evaluate("window.mark = 'not loaded again'")
+    everything = page.locator("ul.entries li").count()
+    page.get_by_role("combobox", name="Kind").select_option("law")
+    expect(page).to_have_url(re.compile("kind=law"))
+    expect(page.locator("#count")).not_to_have_text(f"{everything} entries")
+    shown = page.locator("ul.entries li").count()
+    assert page.locator("#count").inner_text().startswith(f"{shown} ") and shown < everything
+    expect(page.get_by_role("link", name="this page as JSON")).to_have_attribute(
+        "href", re.compile("kind=law")
+    )
+    assert page.evaluate("window.mark") == "not loaded again"
+    page.go_back()
+    expect(page.locator("ul.entries li")).to_have_count(everything)
+    page.goto("/search")
+    page.evaluate("window.mark = 'not loaded again'")
+    page.get_by_label("In plain words").press_sequentially(QUESTION, delay=20)
+    expect(page.locator("ol.entries h3 a").first).to_have_attribute("href", "/e/conservation-laws")
+    expect(page.get_by_label("In plain words")).to_be_focused()
+    expect(page).to_have_url(re.compile("q=what"))
+    page.get_by_label("Year").fill("no")
+    page.keyboard.press("Tab")
+    expect(page.locator("#found .said")).to_contain_text("year: expected a number")
+    assert all("404" in said for said in page.watch.found) and page.watch.found
+    page.watch.found.clear()
+    page.get_by_label("Year").fill("2026")
+    page.keyboard.press("Tab")
+    expect(page.locator("ol.entries li").first).to_contain_text("2026")
+    assert page.evaluate("window.mark") == "not loaded again"

@@ -186,8 +186,13 @@
   const live = document.querySelector("[data-live]");
   if (live) {
     const status = live.textContent, stream = new EventSource(live.dataset.live);
+    let heard = 0;
     stream.addEventListener("open", () => { live.textContent = status; });
-    stream.addEventListener("grown", redraw);
+    // The first time it says what there is; a page that had nothing to draw is loaded again later.
+    stream.addEventListener("grown", () => {
+      if (document.querySelector(".live-chart")) redraw();
+      else if (heard++) location.reload();
+    });
     stream.addEventListener("ended", (event) => {
       live.textContent = JSON.parse(event.data).status;
       stream.close();
