@@ -340,9 +340,10 @@ def page(result: dict[str, Any]) -> str:
             f"and those that begin with *path* with more sketches, with "
             f"`overhead={result['overhead_laws']}`. The marks of `path_turned` and "
             "`below_resolution` were set with all architectures in view, so that for the trainings "
-            "*path* and those in bfloat16 none is held out. With the rules as they were, "
-            "two healthy trainings of resnet were called turned; after that a turn for which the run "
-            "shows no cause became a note, and the healthy trainings of all were run anew."
+            "*path* and those in bfloat16 none is held out. With the rules as "
+            "they were, two healthy trainings of resnet were called turned; after that a turn for "
+            "which the run shows no cause became a note, and the healthy trainings of all were run "
+            "anew."
         )
     for key, title in (("tuned", "tuned on"), ("held_out", "held out")):
         d, a = detection[key], alarms[key]
