@@ -130,7 +130,7 @@ def server(home):
 
 @pytest.fixture
 def own_server(tmp_path):
-    """A server over empty folders, for tests that change them or end it."""
+    """A server over empty folders, for tests that change or end it; named before ``visit``."""
     (tmp_path / "runs").mkdir()
     made = Server(tmp_path)
     yield made

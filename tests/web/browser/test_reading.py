@@ -18,6 +18,7 @@ def test_search_finds_and_filters(visit):
     page.get_by_role("combobox", name="Kind").select_option("paper")
     page.get_by_role("search", name="Search with filters").get_by_role("button").click()
     expect(page.get_by_label("In plain words")).to_have_value(QUESTION)
+    expect(page.locator("ol.entries .about").first).to_have_text(re.compile("^paper · "))
     assert page.locator("ol.entries .about").count() > 5
     for said in page.locator("ol.entries .about").all_inner_texts():
         assert said.startswith("paper · ")
@@ -34,6 +35,7 @@ def test_the_list_is_filtered_and_sorted(visit, scripts):
     page.get_by_label("Sort by").select_option("date")
     page.get_by_role("button", name="Show").click()
     expect(page).to_have_url(re.compile(r"kind=law.*sort=date"))
+    expect(page.locator("#count")).not_to_have_text(f"{everything} entries")
     assert 1 <= page.locator("ul.entries li").count() < everything
     for said in page.locator("ul.entries .about").all_inner_texts():
         assert " · law · " in said

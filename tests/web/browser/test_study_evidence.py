@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import expect
 
 
-def test_a_study_ends_and_shows_its_evidence(visit, own_server):
+def test_a_study_ends_and_shows_its_evidence(own_server, visit):
     page = visit("/e/almanac", of=own_server)
     claim = page.locator("#claim-verdicts_follow")
     claim.get_by_text("Where the figures come from").click()

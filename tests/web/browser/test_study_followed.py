@@ -12,7 +12,7 @@ def _start(page, name):
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_a_study_is_followed_and_cancelled(visit, own_server, scripts):
+def test_a_study_is_followed_and_cancelled(own_server, visit, scripts):
     page = visit("/e/almanac", of=own_server, java_script_enabled=scripts)
     _start(page, "almanac_retrieval")
     log = page.get_by_role("log")
@@ -28,7 +28,7 @@ def test_a_study_is_followed_and_cancelled(visit, own_server, scripts):
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_a_log_goes_on_after_the_server_was_away(visit, own_server):
+def test_a_log_goes_on_after_the_server_was_away(own_server, visit):
     page = visit("/e/almanac", of=own_server)
     _start(page, "almanac_verdicts")
     expect(page.get_by_role("log")).to_contain_text("almanac_verdicts")
