@@ -8,6 +8,8 @@ import thalweg
 PACKAGE = Path(thalweg.__file__).parent
 #: Whole modules; and calls with the argument that makes them safe.
 MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+#: A cluster's workers unpickle what the command that started them sends; never a file.
+SENT = {"studies/ray_executor.py: pickle"}
 SAFE = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
 
 
@@ -31,8 +33,11 @@ def unsafe(source: str) -> list[str]:
 
 def test_nothing_is_unpickled():
     files = sorted(PACKAGE.rglob("*.py"))
-    found = [f"{p.relative_to(PACKAGE)}:{line}" for p in files for line in unsafe(p.read_text())]
-    assert len(files) > 100 and found == []
+    found = [
+        (p.relative_to(PACKAGE).as_posix(), line) for p in files for line in unsafe(p.read_text())
+    ]
+    assert len(files) > 100
+    assert {f"{path}:{line.partition(':')[2]}" for path, line in found} == SENT
 
 
 def test_what_would_be_is_found():

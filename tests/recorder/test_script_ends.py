@@ -52,8 +52,11 @@ def test_interrupt_ends_the_script_and_keeps_the_run(bench):
     script = bench(
         "train.py", TRAIN.replace("    opt.step()", "    opt.step(); print('.', flush=True)")
     )
+    # Where tests run in the background of a shell, the signal is ignored, by their children too.
+    heed = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, "
+    command = ["-m", "thalweg", "record", "--out", "run", script, "1000000000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "thalweg", "record", "--out", "run", script, "1000000000"],
+        [sys.executable, "-c", heed + f"[sys.executable, *{command}])"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for _ in range(20):

@@ -63,10 +63,7 @@ def list_(*, json: Annotated[bool, Flag] = False) -> int:
     return 0
 
 
-@study.command(
-    help_epilogue="Examples: thalweg study run broken_laws --sweep lr=1e-2,1e-3\n"
-    "thalweg study run grokking --preset paper --on ray --address auto"
-)
+@study.command(help_epilogue="Example: thalweg study run broken_laws --sweep lr=1e-2,1e-3 --on ray")
 def run(
     names: Annotated[list[str] | None, Parameter(negative="")] = None,
     /,
