@@ -285,7 +285,8 @@ class _ELR(torch.autograd.Function):
         ctx.mark_dirty(rows)
         ctx.mark_non_differentiable(rows)
         if ctx.needs_input_grad[0]:
-            s = nn.functional.threshold_(kept.copy_(p), clamp, 0.0).mul_(t)
+            s = nn.functional.threshold(kept.copy_(p), clamp, 0.0, inplace=True)
+            s.mul_(t)
             pull = free * (-lam / room)
             grad = p.mul_(1 - pull * s.sum(1, keepdim=True)).addcmul_(s, pull)
             grad.scatter_add_(1, y, torch.full_like(room, -1))
