@@ -102,6 +102,14 @@ def test_code_in_a_treatment_is_marked_and_words_are_not(run_dir):
     assert "</b> Clip: <code>clip(a &lt; b)</code> or stop</p>" in page
 
 
+@pytest.mark.parametrize(("text", "said"), [("from step 3 on", ""), ("it rose", " <span>(step 3)")])
+def test_steps_without_a_curve_are_told_once(run_dir, text, said):
+    piece = SimpleNamespace(text=text, steps=(3,), value=None, uncertainty=None, series=None)
+    run = record(run_dir, [(0, {("loss", ""): 1.0}, None)])
+    assert f"<li>{text}{said}" in render(run, [finding(evidence=(piece,))])
+    assert ("(step 3)" in render(run, [finding(evidence=(piece,))])) is bool(said)
+
+
 def test_clipping_and_held_learning_rates_are_told(run_dir):
     rows = [(s, {("grad_norm_preclip", ""): 2.0 + s, ("grad_norm", ""): 3.0}, None)
             for s in range(4)]  # fmt: skip

@@ -174,8 +174,8 @@ def _evidence(piece: EvidenceLike, drawn: set[str]) -> str:
     if steps and where in drawn:
         first = int(piece.steps[0])
         text += f' <a href="#{where}" data-step="{first}">{", ".join(steps)}</a>'
-    elif steps:
-        text += f" <span>{', '.join(steps)}</span>"
+    elif not all(str(step) in piece.text for step in piece.steps):  # else the text says it
+        text += f" <span>({', '.join(steps)})</span>"
     elif where in drawn:
         text += f' <a href="#{where}">curve</a>'
     return text
